@@ -1,0 +1,1 @@
+"""midsentence: a latent space of sentences."""
