@@ -1,0 +1,28 @@
+# `make demo` and `make test` do everything on a fresh machine: python3 and pip are all they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check set-up clean
+
+# Installs once, and again whenever what is to be installed has changed.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,dev,tensorboard]"
+	touch $@
+
+set-up: $(VENV)/.ready
+
+demo: set-up
+	BIN=$(BIN) sh runs/demo.sh
+
+test: set-up
+	$(BIN)/python -m pytest
+
+check: set-up
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs/demo

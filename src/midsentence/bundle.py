@@ -1,0 +1,194 @@
+"""TextVAE: strings in, strings out. A model, its tokenizer and its settings as one folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from . import config as configuration
+from . import latent
+from .config import Config
+from .errors import UserError
+from .generate import Decoding, generate, prior_sample
+from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
+from .measuring.likelihood import InMemory, importance_weighted, survey
+from .parts.decoders import DECODERS
+from .parts.encoders import ENCODERS
+from .parts.head import BagOfWords, Head
+from .parts.posteriors import POSTERIORS
+from .parts.priors import PRIORS
+from .text.tokenizer import Tokenizer
+from .vae import VAE
+
+FILES = ["config.toml", "tokenizer.json", "model.safetensors"]
+
+
+def assemble(config: Config, vocab: int) -> VAE:
+    """The model that `config` describes, with fresh weights from `config.seed`."""
+    size = config.latent
+    if (size == 0) != (config.encoder["kind"] == "none"):
+        raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        encoder = configuration.build(ENCODERS, config.encoder, vocab)
+        posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary, size)
+        prior = configuration.build(PRIORS, config.prior, size, posterior)
+        decoder = configuration.build(DECODERS, config.decoder, vocab, size)
+        head = Head(decoder.width, decoder.input.embedding, **config.head.model_dump())
+        bow = BagOfWords(size, vocab) if config.objective.bow and size else None
+        vae = VAE(encoder, posterior, prior, decoder, head, bow)
+        if config.training.init is not None:
+            uniform(vae, config.training.init)
+    return vae
+
+
+def uniform(vae: VAE, bound: float) -> None:
+    """The published initialisation: U(+-bound), embeddings U(+-0.1) (He et al. 2019)."""
+    for parameter in vae.parameters():
+        nn.init.uniform_(parameter, -bound, bound)
+    for module in vae.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.uniform_(module.weight, -0.1, 0.1)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first accelerator there is, else the processor. Raises UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device {name!r} is not on this machine; use cpu") from None
+
+
+def weights(vae: VAE) -> dict[str, torch.Tensor]:
+    """Every parameter once, tied ones under their first name."""
+    return dict(vae.named_parameters())
+
+
+def load_weights(vae: VAE, tensors: dict[str, torch.Tensor], where: object) -> None:
+    held = weights(vae)
+    wrong = sorted(
+        set(held) ^ set(tensors)
+        | {k for k in set(held) & set(tensors) if held[k].shape != tensors[k].shape}
+    )
+    if wrong:
+        raise UserError(f"{where}: weights do not fit config.toml, first at {wrong[0]!r}")
+    with torch.no_grad():
+        for name, parameter in held.items():
+            parameter.copy_(tensors[name])
+
+
+def save(folder: Path, config: Config, tokenizer: Tokenizer, vae: VAE) -> None:
+    """Write a model folder; every file appears whole, the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.toml", config.save)
+    write_whole(folder / "tokenizer.json", tokenizer.save)
+    save_tensors(weights(vae), folder / "model.safetensors")
+    write_manifest(folder, FILES)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model says of one sentence. Nats; `tokens` counts ``</s>``."""
+
+    text: str
+    log_px: float
+    stderr: float
+    kl: float
+    tokens: int
+    bytes: int
+
+
+class TextVAE:
+    """A trained latent space of sentences: strings in, strings out.
+
+    The model is `vae` (a `torch.nn.Module`), its words are `tokenizer`, its settings `config`.
+    Methods that write text take the keywords of `generate.Decoding`.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, vae: VAE):
+        self.config, self.tokenizer, self.vae = config, tokenizer, vae.eval()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | None = None) -> "TextVAE":
+        """Open a model folder; every file is checked against its SHA-256. Raises UserError."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; `midsentence train` makes one")
+        verify(folder)
+        config = configuration.load(folder / "config.toml")
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        vae = assemble(config, tokenizer.vocab_size)
+        load_weights(vae, load_tensors(folder / "model.safetensors"), folder)
+        return cls(config, tokenizer, vae.to(pick_device(device or "auto")))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.toml, tokenizer.json, model.safetensors and manifest.json."""
+        save(Path(folder), self.config, self.tokenizer, self.vae)
+
+    @property
+    def latent(self) -> int:
+        return self.vae.latent
+
+    def ids(self, lines: Sequence[str]) -> InMemory:
+        """Lines as ids. Raises UserError for an empty line, which no corpus has."""
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                raise UserError(f"line {number} is empty; there is no sentence to read")
+        return InMemory(self.tokenizer.encode(list(lines)))
+
+    def sample(self, n: int = 10, *, seed: int = 0, **decoding: Any) -> list[str]:
+        """n new sentences: z from the prior, then words. The same seed gives the same text."""
+        if n < 1:
+            raise UserError("the number of samples must be at least 1")
+        return self.decode(prior_sample(self.vae, n, seed), seed=seed, **decoding)
+
+    def encode(self, lines: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Posterior means, one a line."""
+        return survey(self.vae, self.ids(lines)).mean.cpu()
+
+    def decode(
+        self, z: Float[Tensor, "N D"], *, seed: int = 0, batch: int = 256, **decoding: Any
+    ) -> list[str]:
+        """One sentence for each latent. Raises UserError for a z of another size or not finite."""
+        z = torch.as_tensor(z, dtype=torch.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent:
+            raise UserError(f"z must be (N, {self.latent}) for this model, not {tuple(z.shape)}")
+        if not z.isfinite().all():
+            raise UserError("z must be finite numbers")
+        how = Decoding(**{"max_length": self.config.corpus.max_tokens} | decoding)
+        written = generate(self.vae, z.to(self.vae.device), how, seed=seed, batch=batch)
+        return self.tokenizer.decode(written)
+
+    def reconstruct(
+        self, lines: Sequence[str], *, seed: int = 0, **decoding: Any
+    ) -> list[str]:
+        """Each line through its posterior mean and back, greedily unless `decoding` says else."""
+        return self.decode(self.encode(lines), seed=seed, **decoding or {"greedy": True})
+
+    def interpolate(
+        self, a: str, b: str, steps: int = 7, *, path: str = "linear", seed: int = 0, **decoding: Any
+    ) -> list[str]:
+        """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
+        ends = self.encode([a, b])
+        points = latent.path(path, ends[0], ends[1], steps)
+        return self.decode(points, seed=seed, **decoding or {"greedy": True})
+
+    def score(self, lines: Sequence[str], samples: int = 500, *, seed: int = 0) -> list[Score]:
+        """log p(x) by `samples` importance samples with its standard error, and the KL."""
+        if samples < 1:
+            raise UserError("the number of samples must be at least 1")
+        sentences = self.ids(lines)
+        samples = samples if self.latent else 1
+        log_p, error = importance_weighted(self.vae, sentences, samples, seed=seed)
+        kl = survey(self.vae, sentences, seed).kl.sum(1).tolist()
+        lengths = sentences.lengths.tolist()
+        return [
+            Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, len(line.encode()))
+            for i, line in enumerate(lines)
+        ]

@@ -1,0 +1,264 @@
+"""Configuration: one tree, checked, filled in and written out whole.
+
+Precedence: defaults < recipe < file < ``--set a.b=c``. A part is ``{kind = "lstm", hidden = 256}``:
+the keywords of the part's constructor are its schema, so a new part needs no class here.
+"""
+
+import difflib
+import inspect
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from .errors import UserError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class CorpusSettings(Section):
+    """How lines are read and split. Fractions count only where no file is given."""
+
+    source: str | None = None
+    valid: str | None = None
+    test: str | None = None
+    text_field: str | None = None
+    label_field: str | None = None
+    valid_fraction: float = 0.05
+    test_fraction: float = 0.05
+    max_tokens: int = 256
+    max_chars: int = 100_000
+
+
+class TokenizerSettings(Section):
+    kind: str = "auto"
+    vocab_size: int | None = None
+    min_count: int = 1
+
+
+class HeadSettings(Section):
+    tied: bool = False
+    precision: str = "auto"
+
+
+class ObjectiveSettings(Section):
+    """See `learning.objectives.Elbo`. `samples`: latents drawn a sentence in training."""
+
+    samples: int = 1
+    free_bits: float = 0.2
+    form: str = "batch"
+    bow: float = 0.0
+
+
+class TrainingSettings(Section):
+    """The budget (whichever of epochs, steps and minutes ends first), batches and stopping.
+
+    init: bound of a uniform initialisation of everything but embeddings (U(+-0.1)), as the
+    published protocol has it; without it PyTorch's own. patience: validations without a better
+    bound until training stops; 0 never stops. `validations`: how many an epoch.
+    """
+
+    epochs: float = 20
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    batch_tokens: int = 1024
+    batch_sentences: int | None = None
+    clip: float = 5.0
+    init: float | None = None
+    validations: float = 1
+    patience: int = 5
+    threads: int | None = None
+    device: str = "auto"
+    tensorboard: bool = False
+
+
+class Config(Section):
+    """Everything that fixes a model and its training; `config.toml` of a run holds it whole."""
+
+    recipe: str = "default"
+    seed: int = 0
+    latent: int = 32
+    corpus: CorpusSettings = CorpusSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    encoder: dict[str, Any] = {"kind": "lstm"}
+    posterior: dict[str, Any] = {"kind": "gaussian"}
+    prior: dict[str, Any] = {"kind": "normal"}
+    decoder: dict[str, Any] = {"kind": "lstm"}
+    head: HeadSettings = HeadSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    beta: dict[str, Any] = {"kind": "linear"}
+    optimizer: dict[str, Any] = {"kind": "adamw"}
+    training: TrainingSettings = TrainingSettings()
+
+    def save(self, path: Path) -> None:
+        path.write_text(tomli_w.dumps(self.model_dump(exclude_none=True)), encoding="utf-8")
+
+
+def load(path: Path) -> Config:
+    """A configuration file, complete or partial. Raises UserError."""
+    return resolve(_parse(path.read_text(encoding="utf-8"), str(path)))
+
+
+def compose(
+    recipe: str | None = None, file: Path | None = None, overrides: list[str] | None = None
+) -> Config:
+    """Defaults < recipe < file < ``a.b=c`` overrides. Raises UserError, naming the wrong key."""
+    tree: dict[str, Any] = {}
+    if recipe:
+        _merge(tree, read_recipe(recipe))
+        tree["recipe"] = recipe
+    if file:
+        if not file.is_file():
+            raise UserError(f"{file}: no such configuration file")
+        _merge(tree, _parse(file.read_text(encoding="utf-8"), str(file)))
+    for override in overrides or []:
+        _merge(tree, _override(override))
+    return resolve(tree)
+
+
+def override(config: Config, overrides: list[str]) -> Config:
+    """A complete configuration with some ``a.b=c`` laid over it. Raises UserError."""
+    tree = config.model_dump(exclude_none=True)
+    for text in overrides:
+        _merge(tree, _override(text))
+    return resolve(tree)
+
+
+def resolve(tree: Mapping[str, Any]) -> Config:
+    """Check a tree and fill in every default, also those of the parts' constructors."""
+    tree = {k: v for k, v in tree.items() if k not in ("about", "cite")}
+    known = list(Config.model_fields)
+    for key in tree:
+        if key not in known:
+            raise UserError(f"there is no setting {key!r}.{_nearest(key, known)}")
+    for name, value in tree.items():
+        section = Config.model_fields[name].annotation
+        if not (inspect.isclass(section) and issubclass(section, Section)):
+            continue
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in section.model_fields:
+                raise UserError(
+                    f"{name} has no setting {key!r}.{_nearest(key, list(section.model_fields))}"
+                )
+    try:
+        config = Config.model_validate(dict(tree))
+    except ValidationError as error:
+        raise UserError(_first(error)) from None
+    for role, table in tables().items():
+        usual = {"kind": Config.model_fields[role].default["kind"]}
+        setattr(config, role, _part(role, usual | getattr(config, role), table))
+    return config
+
+
+def build(table: Mapping[str, Callable[..., Any]], settings: Mapping[str, Any], *first: Any) -> Any:
+    """``table[kind](*first, **the other settings)``."""
+    return table[settings["kind"]](*first, **{k: v for k, v in settings.items() if k != "kind"})
+
+
+@cache
+def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
+    """Role -> its table of parts. Imported late: torch is slow to load."""
+    from .learning.optimizers import OPTIMIZERS
+    from .learning.schedules import SCHEDULES
+    from .parts.decoders import DECODERS
+    from .parts.encoders import ENCODERS
+    from .parts.posteriors import POSTERIORS
+    from .parts.priors import PRIORS
+
+    return {
+        "encoder": ENCODERS,
+        "posterior": POSTERIORS,
+        "prior": PRIORS,
+        "decoder": DECODERS,
+        "beta": SCHEDULES,
+        "optimizer": OPTIMIZERS,
+    }
+
+
+def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    kind = value.get("kind")
+    if kind not in table:
+        raise UserError(f"there is no {role} {kind!r}.{_nearest(str(kind), list(table))}")
+    maker = table[kind]
+    bound = maker.keywords if isinstance(maker, partial) else {}
+    signature = inspect.signature(maker.func if isinstance(maker, partial) else maker)
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, p.default)
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in bound
+    }
+    for key in value:
+        if key != "kind" and key not in fields:
+            hint = _nearest(key, list(fields))
+            raise UserError(f"{role} {kind!r} has no setting {key!r}.{hint}")
+    schema = create_model("Settings", __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        checked = schema(**{k: v for k, v in value.items() if k != "kind"})
+    except ValidationError as error:
+        raise UserError(f"{role}.{_first(error)}") from None
+    return {"kind": kind, **checked.model_dump()}
+
+
+def recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files(__package__) / "recipes"
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A shipped recipe as a tree, with its `about` and `cite`."""
+    if name not in recipes():
+        raise UserError(f"there is no recipe {name!r}.{_nearest(name, recipes())}")
+    text = (resources.files(__package__) / "recipes" / f"{name}.toml").read_text("utf-8")
+    return _parse(text, f"recipe {name}")
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+
+
+def _override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"--set {text}: write it as name=value, for instance latent=64")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is a string
+    for key in reversed(path.strip().split(".")):
+        parsed = {key: parsed}
+    return dict(parsed)
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Lay `other` over `tree`. Another `kind` of part starts from its own defaults."""
+    for key, value in other.items():
+        held = tree.get(key)
+        if isinstance(value, Mapping):
+            if not isinstance(held, dict) or held.get("kind") != value.get("kind", held.get("kind")):
+                held = tree[key] = {}
+            _merge(held, value)
+        else:
+            tree[key] = value
+
+
+def _first(error: ValidationError) -> str:
+    """pydantic's first complaint in one line, ``name = value: what it should be``."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(known) or 'none'}."

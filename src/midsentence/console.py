@@ -1,0 +1,120 @@
+"""What people see while they wait, and tables. Everything here goes to stderr but `table`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+err = Console(stderr=True, highlight=False)
+
+
+class Training:
+    """Shows training: a live bar on a terminal, one line a validation elsewhere."""
+
+    def __init__(self) -> None:
+        self.bar = Progress(
+            TextColumn("[bold]{task.fields[epoch]}"),
+            BarColumn(bar_width=18),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=err,
+            transient=True,
+        )
+        self.units = ""
+        self.task: Any = None
+
+    def __call__(self, event: str, record: dict[str, Any]) -> None:
+        getattr(self, f"_{event}")(record)
+
+    def _corpus(self, r: dict[str, Any]) -> None:
+        err.print(
+            f"corpus     {r['train']:,} train, {r['valid']:,} valid, {r['test']:,} test sentences, "
+            f"{r['mean_length']:.1f} tokens a sentence"
+        )
+        if r["dropped"]:
+            err.print(
+                f"           {r['dropped']:,} sentences longer than {r['max_tokens']} tokens were "
+                "left out; --set corpus.max_tokens=N keeps them"
+            )
+        err.print(f"tokenizer  {r['tokenizer']}, {r['vocabulary']:,} tokens: {r['reason']}", markup=False)
+
+    def _start(self, r: dict[str, Any]) -> None:
+        err.print(f"model      {r['parameters']:,} parameters")
+        if r["step"]:
+            err.print(f"resumed at step {r['step']:,}")
+        if err.is_terminal:
+            self.bar.start()
+            self.task = self.bar.add_task("", total=1.0, epoch="epoch 0", figures="")
+
+    def _train(self, r: dict[str, Any]) -> None:
+        if self.task is None:
+            return
+        figures = (
+            f"bound {r['elbo']:.2f}  KL {r['kl']:.2f} x {r['beta']:.2f}{self.units}  "
+            f"{r['words_per_second']:,.0f} words/s"
+        )
+        self.bar.update(
+            self.task, completed=r["progress"], epoch=f"epoch {r['epoch']:.1f}", figures=figures
+        )
+
+    def _valid(self, r: dict[str, Any]) -> None:
+        self.units = f"  {r['active_units']} active"
+        err.print(
+            f"epoch {r['epoch']:5.2f}  step {r['step']:6d}  valid bound {r['elbo']:8.2f}  "
+            f"KL {r['kl']:5.2f}  MI {r['mi']:4.2f}  active {r['active_units']:3d}  "
+            f"PPL <= {r['ppl_bound']:.1f}  {r['seconds']:.0f} s"
+        )
+
+    def _end(self, r: dict[str, Any]) -> None:
+        self.bar.stop()
+        if r["ended"] != "interrupted":
+            err.print(f"done: {r['ended']}, {r['step']:,} steps, {r['seconds'] / 60:.1f} minutes")
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Any]:
+    """A bar over `total` sentences; yields the function that is told how many more are done."""
+    if not err.is_terminal:
+        yield lambda done: None
+        return
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+FIGURES = {
+    "sentences": ("sentences", "{:,.0f}"),
+    "tokens": ("tokens with </s>", "{:,.0f}"),
+    "bytes": ("bytes", "{:,.0f}"),
+    "samples": ("importance samples", "{:,.0f}"),
+    "nll": ("NLL, nats a sentence", "{:.3f}"),
+    "nll_stderr": ("  standard error over sentences", "{:.3f}"),
+    "estimator_stderr": ("  of it, the estimator's", "{:.4f}"),
+    "elbo": ("ELBO, nats a sentence", "{:.3f}"),
+    "reconstruction": ("reconstruction, -E log p(x|z)", "{:.3f}"),
+    "kl": ("KL", "{:.3f}"),
+    "ppl": ("PPL over tokens with </s>", "{:.3f}"),
+    "bits_per_byte": ("bits a byte", "{:.4f}"),
+    "mi": ("mutual information I(x; z)", "{:.3f}"),
+    "mi_cap": ("  cap, ln N", "{:.3f}"),
+    "active_units": ("active units", "{:.0f}"),
+    "latent": ("  of latent dimensions", "{:.0f}"),
+    "marginal_kl": ("marginal KL(q(z) || p(z))", "{:.3f}"),
+}
+
+
+def table(columns: dict[str, dict[str, float]]) -> None:
+    """Figures down, one column a table of `evaluate`; on stdout."""
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("")
+    for name in columns:
+        grid.add_column(name, justify="right")
+    for key, (label, form) in FIGURES.items():
+        held = [c.get(key) for c in columns.values()]
+        grid.add_row(label, *("" if v is None else form.format(v) for v in held))
+    # A pipe has no width: without one, rich would fold long names.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)

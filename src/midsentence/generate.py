@@ -1,0 +1,173 @@
+"""Writing: latents -> sentences of ids, by sampling, greedily or with a beam.
+
+One loop over the decoder's `start` and `step`. Finished sentences leave the batch. What a sentence
+becomes depends on its z, the seed and its place in the request, never on the batch size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .errors import UserError
+from .parts.decoders import State, select
+from .text.tokenizer import BOS, EOS
+from .vae import VAE
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How words are chosen. The defaults draw from the model's own distribution.
+
+    greedy: the likeliest word each time. beam: keep this many prefixes and return the likeliest
+    sentence found (0: no beam). temperature: divides the logits. top_k: only the k likeliest words.
+    top_p: only the likeliest words that make up this much probability (nucleus: Holtzman et al.
+    2020). typical: only the words whose surprise is nearest the entropy, up to this much
+    probability (Meister et al. 2023, "Locally Typical Sampling"). max_length: words at most.
+    Raises UserError for values that mean nothing.
+    """
+
+    greedy: bool = False
+    beam: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    typical: float = 1.0
+    max_length: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError("temperature must be above 0; for the likeliest words use greedy")
+        if not (0 < self.top_p <= 1 and 0 < self.typical <= 1):
+            raise UserError("top-p and typical are probabilities: above 0 and at most 1")
+        if self.top_k < 0 or self.beam < 0 or self.max_length < 1:
+            raise UserError("top-k and beam cannot be negative, max-length must be at least 1")
+
+
+def prior_sample(vae: VAE, count: int, seed: int) -> Float[Tensor, "N D"]:
+    """`count` latents from p(z); the global random state is left alone."""
+    devices = [vae.device] if vae.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(seed)
+        return vae.prior().sample(torch.Size([count]))
+
+
+@torch.no_grad()
+def generate(
+    vae: VAE, z: Float[Tensor, "N D"], how: Decoding, *, seed: int = 0, batch: int = 256
+) -> list[list[int]]:
+    """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order."""
+    training = vae.training
+    vae.eval()
+    # All random numbers first, one row a sentence: how the rows are batched cannot matter.
+    chance = torch.rand(
+        len(z), 0 if how.greedy or how.beam else how.max_length,
+        generator=torch.Generator().manual_seed(seed),
+    ).to(vae.device)  # fmt: skip
+    try:
+        written: list[list[int]] = []
+        for part, row in zip(z.split(batch), chance.split(batch), strict=True):
+            written += _beam(vae, part, how) if how.beam else _write(vae, part, how, row)
+        return written
+    finally:
+        vae.train(training)
+
+
+def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> list[list[int]]:
+    state = vae.decoder.start(z)
+    words = torch.full((len(z), 1), BOS, device=z.device)
+    written = torch.full((len(z), how.max_length), EOS, device=z.device)
+    rows = torch.arange(len(z), device=z.device)
+    for place in range(how.max_length):
+        hidden, state = vae.decoder.step(words, state)
+        logits = vae.head.logits(hidden[:, -1])
+        if how.greedy:
+            chosen = logits.argmax(-1)
+        else:
+            chosen = draw(truncate(logits, how), chance[rows, place])
+        written[rows, place] = chosen
+        going = chosen != EOS
+        if not going.any():
+            break
+        if not going.all():
+            state, rows, chosen = select(state, going), rows[going], chosen[going]
+        words = chosen[:, None]
+    return [_until_end(line) for line in written.tolist()]
+
+
+def truncate(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"]:
+    """The probabilities that `how` draws from; they need not sum to 1."""
+    probabilities = (logits / how.temperature).softmax(-1)
+    if how.top_k:
+        least = probabilities.topk(min(how.top_k, probabilities.shape[-1])).values[:, -1:]
+        probabilities = probabilities.where(probabilities >= least, 0)
+    if how.top_p < 1:
+        probabilities = _until_mass(probabilities, -probabilities, how.top_p)
+    if how.typical < 1:
+        surprise = -probabilities.clamp_min(1e-38).log()
+        entropy = (probabilities * surprise).sum(-1, keepdim=True)
+        distance = (surprise - entropy).abs().where(probabilities > 0, torch.inf)
+        probabilities = _until_mass(probabilities, distance, how.typical)
+    return probabilities
+
+
+def _until_mass(probabilities: Tensor, order: Tensor, mass: float) -> Tensor:
+    """Keep words in ascending `order` until they hold `mass` of what there is; at least one."""
+    ranks = order.argsort(dim=-1, stable=True)
+    ranked = probabilities.gather(-1, ranks)
+    before = ranked.cumsum(-1) - ranked
+    kept = ranked.where(before < mass * ranked.sum(-1, keepdim=True), 0)
+    kept[:, 0] = ranked[:, 0]
+    return torch.zeros_like(probabilities).scatter(-1, ranks, kept)
+
+
+def draw(probabilities: Float[Tensor, "N V"], chance: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """Inverse-CDF sampling: one uniform number a row, so a row's word is its own affair."""
+    mass = probabilities.double().cumsum(-1)
+    chosen = torch.searchsorted(mass, chance.double()[:, None] * mass[:, -1:], right=True)
+    return chosen.squeeze(1).clamp_max(probabilities.shape[-1] - 1)
+
+
+def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
+    """Beam search for all rows at once. Scores are log-probabilities, so they only fall: a row is
+    done when its best finished sentence beats its best open prefix."""
+    count, width = len(z), how.beam
+    state = _repeat(vae.decoder.start(z), width)
+    # One live prefix a row to begin with, or the beam would hold `width` copies of it.
+    scores = z.new_full((count, width), -torch.inf)
+    scores[:, 0] = 0
+    prefixes = torch.full((count, width, 1), BOS, device=z.device)
+    best = z.new_full((count,), -torch.inf)
+    found: list[list[int]] = [[] for _ in range(count)]
+    rows = torch.arange(count, device=z.device)
+    for _ in range(how.max_length):
+        hidden, state = vae.decoder.step(prefixes[:, :, -1].reshape(-1, 1), state)
+        words = vae.head.logits(hidden[:, -1]).log_softmax(-1).view(len(rows), width, -1)
+        ended, which = (scores + words[:, :, EOS]).max(1)
+        for row in (ended > best[rows]).nonzero().flatten().tolist():
+            found[int(rows[row])] = prefixes[row, which[row], 1:].tolist()
+        best[rows] = torch.maximum(best[rows], ended)
+        words[:, :, EOS] = -torch.inf
+        size = words.shape[-1]
+        scores, flat = (scores[..., None] + words).flatten(1).topk(width)
+        parent, word = flat // size, flat % size
+        kept = prefixes.gather(1, parent[..., None].expand(-1, -1, prefixes.shape[-1]))
+        prefixes = torch.cat([kept, word[..., None]], -1)
+        going = scores[:, 0] > best[rows]
+        flat = (torch.arange(len(rows), device=z.device)[:, None] * width + parent)[going]
+        state = select(state, flat.flatten())
+        rows, scores, prefixes = rows[going], scores[going], prefixes[going]
+        if not len(rows):
+            break
+    for row in (best[rows] == -torch.inf).nonzero().flatten().tolist():
+        found[int(rows[row])] = prefixes[row, 0, 1:].tolist()
+    return found
+
+
+def _repeat(state: State, times: int) -> State:
+    return {name: value.repeat_interleave(times, 0) for name, value in state.items()}
+
+
+def _until_end(line: list[int]) -> list[int]:
+    return line[: line.index(EOS)] if EOS in line else line

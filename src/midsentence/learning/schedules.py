@@ -1,0 +1,85 @@
+"""Schedules: how far training is -> a weight. Pure functions; the model never knows the step.
+
+`progress` is the part of the budget that is used, 0 to 1: steps out of the planned steps, or time
+out of the allowed time, whichever is further. So a run limited by minutes anneals as one limited
+by epochs does, and a schedule of 10 epochs in a run of 40 is ``over = 0.25``.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+Schedule = Callable[[float], float]
+
+
+def constant(progress: float, *, value: float = 1.0) -> float:
+    """The same weight throughout: the plain VAE, or beta-VAE (Higgins et al. 2017)."""
+    return value
+
+
+def _ramp(progress: float, over: float) -> float:
+    return min(1.0, progress / over) if over > 0 else 1.0
+
+
+def linear(progress: float, *, start: float = 0.0, stop: float = 1.0, over: float = 0.3) -> float:
+    """A straight line from `start` to `stop` over the first part `over` (Bowman et al. 2016)."""
+    return start + (stop - start) * _ramp(progress, over)
+
+
+def logistic(
+    progress: float,
+    *,
+    start: float = 0.0,
+    stop: float = 1.0,
+    middle: float = 0.15,
+    steepness: float = 12.0,
+) -> float:
+    """A sigmoid through half-way at `middle`; `steepness` is its slope in units of 1/`middle`.
+
+    Bowman et al. 2016, figure 2, use this shape.
+    """
+    return start + (stop - start) / (1 + math.exp(-steepness * (progress - middle) / middle / 2))
+
+
+def cosine(progress: float, *, start: float = 0.0, stop: float = 1.0, over: float = 0.3) -> float:
+    """Half a cosine from `start` to `stop`: as `linear`, with soft ends (Fu et al. 2019)."""
+    return start + (stop - start) * (1 - math.cos(math.pi * _ramp(progress, over))) / 2
+
+
+def cyclical(
+    progress: float,
+    *,
+    start: float = 0.0,
+    stop: float = 1.0,
+    cycles: int = 4,
+    ratio: float = 0.5,
+) -> float:
+    """`cycles` times: a straight line over the part `ratio` of a cycle, then `stop`.
+
+    Fu et al. 2019, "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing",
+    eq. 6. Each cycle begins from a latent that already means something.
+    """
+    place = 1.0 if progress >= 1 else (progress * cycles) % 1.0
+    return start + (stop - start) * _ramp(place, ratio)
+
+
+SCHEDULES = {
+    "constant": constant,
+    "linear": linear,
+    "logistic": logistic,
+    "cosine": cosine,
+    "cyclical": cyclical,
+}
+
+
+def warm_cosine(progress: float, *, warmup: float, floor: float) -> float:
+    """Factor on the learning rate: up in a line over `warmup`, then half a cosine to `floor`."""
+    if progress < warmup:
+        return progress / warmup
+    done = (progress - warmup) / (1 - warmup)
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def schedule(kind: str, **settings: float) -> Schedule:
+    """The schedule `kind` with its settings fixed."""
+    return partial(SCHEDULES[kind], **settings)

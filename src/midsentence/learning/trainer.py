@@ -1,0 +1,294 @@
+"""Training: setup -> fit -> validate -> save. The only file that knows devices and signals."""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import bundle
+from .. import config as configuration
+from ..config import Config
+from ..errors import UserError
+from ..measuring.likelihood import bound
+from ..text.batches import Budget, collate, shuffled
+from ..text.corpus import Corpus
+from . import checkpoint
+from .objectives import Elbo
+from .optimizers import OPTIMIZERS, Optimizer
+from .schedules import schedule
+
+Record = dict[str, Any]
+Listener = Callable[[str, Record], None]
+"""Called with "start", "train", "valid" or "end" and a record of numbers."""
+
+RECORD_EVERY = 25
+MOST_STEPS_UNSEEN = 5000
+MOST_BAD_STEPS = 10
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that a checkpoint keeps besides tensors."""
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0  # batches done in this epoch
+    seconds: float = 0.0
+    best: float = -math.inf
+    stale: int = 0
+    bad: int = 0  # steps skipped in a row, because a gradient was not finite
+    ended: str = ""  # why training is over; empty while it is not
+
+
+def train(
+    config: Config,
+    corpus: Corpus,
+    out: Path,
+    *,
+    resume: bool = False,
+    listener: Listener = lambda event, record: None,
+) -> Position:
+    """Train a model into the run folder `out`; best weights by validation bound.
+
+    Ends by budget, early stopping, Ctrl-C or SIGTERM (then ``ended == "interrupted"``), always with
+    a checkpoint that `resume` goes on from. Raises UserError.
+    """
+    run = Trainer(config, corpus, out, listener)
+    if resume:
+        run.restore()
+    return run.fit()
+
+
+class Trainer:
+    """One run: the model, its optimiser, and where training stands."""
+
+    def __init__(self, config: Config, corpus: Corpus, out: Path, listener: Listener):
+        settings = config.training
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
+        self.device = bundle.pick_device(settings.device)
+        self.vae = bundle.assemble(config, corpus.tokenizer.vocab_size).to(self.device)
+        self.optimizer: Optimizer = configuration.build(
+            OPTIMIZERS, config.optimizer, self.vae.parameters()
+        )
+        self.beta = schedule(**config.beta)
+        asked = config.objective
+        self.objective = Elbo(free_bits=asked.free_bits, form=asked.form, bow=asked.bow)
+        self.budget = Budget(settings.batch_tokens, settings.batch_sentences)
+        self.at = Position()
+        torch.manual_seed(config.seed)
+
+    def fit(self) -> Position:
+        settings, at = self.config.training, self.at
+        batches = self._batches()
+        planned = math.ceil(settings.epochs * len(batches))
+        planned = min(planned, settings.max_steps or planned)
+        every = max(1, min(MOST_STEPS_UNSEEN, math.ceil(len(batches) / settings.validations)))
+        parameters = sum(p.numel() for p in self.vae.parameters())
+        self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
+        began = time.monotonic() - at.seconds
+        tally = Tally()
+        at.ended = ""
+        with interruptible() as interrupted:
+            while not at.ended:
+                at.seconds = time.monotonic() - began
+                progress = self._progress(planned)
+                if progress >= 1 or interrupted():
+                    break
+                if at.index >= len(batches):
+                    at.epoch, at.index = at.epoch + 1, 0
+                    batches = self._batches()
+                self._step(batches[at.index], len(batches), progress, tally)
+                at.step, at.index = at.step + 1, at.index + 1
+                if at.step % RECORD_EVERY == 0:
+                    self._record("train", tally.flush(time.monotonic()), planned, len(batches))
+                if at.step % every == 0:
+                    at.seconds = time.monotonic() - began
+                    self._validate(planned, len(batches))
+                    tally.since = time.monotonic()
+            at.seconds = time.monotonic() - began
+            if interrupted():
+                at.ended = "interrupted"
+                self._save()
+            else:
+                if not at.ended:
+                    if at.step % every:
+                        self._validate(planned, len(batches))
+                    at.ended = "budget used"
+                self._save()
+        self.listener("end", asdict(at))
+        return at
+
+    def restore(self) -> None:
+        """Go back to the newest whole checkpoint; records after it are dropped."""
+        found = checkpoint.latest(self.out / "checkpoints")
+        if found is None:
+            raise UserError(f"{self.out}: no checkpoint to resume from; train without --resume")
+        tensors, state = found
+        model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+        bundle.load_weights(self.vae, model, self.out)
+        checkpoint.restore_optimizer(self.optimizer.torch, tensors)
+        self.optimizer.__dict__.update(state["optimizer"])
+        self.at = Position(**state["position"])
+        torch.set_rng_state(tensors["rng"])
+        if "rng.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        path = self.out / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text("utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= self.at.step]
+            text = "".join(line + "\n" for line in kept)
+            checkpoint.write_whole(path, lambda p: p.write_text(text, "utf-8"))
+
+    def _batches(self) -> list[Any]:
+        return shuffled(self.corpus.train.lengths, self.budget, self.config.seed, self.at.epoch)
+
+    def _progress(self, planned: int) -> float:
+        minutes = self.config.training.max_minutes
+        used = self.at.step / planned if planned else 1.0
+        return max(used, self.at.seconds / (60 * minutes)) if minutes is not None else used
+
+    def _step(self, rows: Any, per_epoch: int, progress: float, tally: "Tally") -> None:
+        store = self.corpus.train
+        labels = None if store.labels is None else store.labels[rows]
+        batch = collate([store[i] for i in rows], labels).to(self.device)
+        rate, beta = self.optimizer.rate(progress), self.beta(progress)
+        for group in self.optimizer.torch.param_groups:
+            group["lr"] = rate
+        self.vae.train()
+        result = self.vae(
+            batch, self.config.objective.samples, replace(self.objective, beta=beta)
+        )
+        # The mean over sentences. The divisor is the epoch's mean batch and not this one's, so that
+        # a sentence weighs the same whatever company its length brings it into.
+        loss = -result["objective"].sum() * per_epoch / len(store)
+        self.optimizer.torch.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.training.clip)
+        if torch.isfinite(norm):
+            self.optimizer.torch.step()
+            self.at.bad = 0
+        else:
+            self.at.bad += 1
+            if self.at.bad >= MOST_BAD_STEPS:
+                raise UserError(
+                    f"training diverged at step {self.at.step}: {self.at.bad} gradients in a row "
+                    "were not finite. Lower optimizer.lr, then --resume from the last checkpoint"
+                )
+        tally.add(result, int(batch.mask.sum()), norm, beta=beta, lr=rate)
+
+    def _validate(self, planned: int, per_epoch: int) -> None:
+        at = self.at
+        self.vae.eval()
+        found = bound(self.vae, self.corpus.valid, seed=self.config.seed)
+        self._record("valid", found, planned, per_epoch)
+        better = found["elbo"] > at.best
+        if better:
+            at.best, at.stale = found["elbo"], 0
+            bundle.save(self.out, self.config, self.corpus.tokenizer, self.vae)
+        elif self.beta(self._progress(planned)) == self.beta(1.0):
+            at.stale += 1  # the bound may well fall while the KL's weight is still moving
+        verdict = self.optimizer.validated(better, at.step / per_epoch)
+        if verdict == "back to best":
+            best = checkpoint.load_tensors(self.out / "model.safetensors")
+            bundle.load_weights(self.vae, best, self.out)
+        elif verdict == "stop":
+            at.ended = "learning rate halved to its end"
+        elif self.config.training.patience and at.stale >= self.config.training.patience:
+            at.ended = f"no better bound in {at.stale} validations"
+        self._save()
+
+    def _record(self, kind: str, found: Record, planned: int, per_epoch: int) -> None:
+        at = self.at
+        record = {
+            "kind": kind,
+            "step": at.step,
+            "epoch": round(at.step / per_epoch, 4),
+            "progress": round(self._progress(planned), 6),
+            "seconds": round(at.seconds, 2),
+            **found,
+        }
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.listener(kind, record)
+
+    def _save(self) -> None:
+        tensors = {f"model.{k}": v for k, v in bundle.weights(self.vae).items()}
+        tensors |= checkpoint.optimizer_tensors(self.optimizer.torch)
+        tensors["rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        own = {k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale")}
+        state = {"position": asdict(self.at), "optimizer": own}
+        checkpoint.save(self.out / "checkpoints", self.at.step, tensors, state)
+
+
+class Tally:
+    """Sums between two records; sums are divided once, at the end."""
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.sentences = self.words = self.steps = 0
+        self.norm: torch.Tensor | float = 0.0
+        self.last: dict[str, float] = {}
+
+    def add(
+        self, result: dict[str, torch.Tensor], words: int, norm: torch.Tensor, **last: float
+    ) -> None:
+        for name, value in result.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum()  # type: ignore[operator]
+        self.sentences += len(result["objective"])
+        self.words += words
+        self.norm = self.norm + norm
+        self.steps += 1
+        self.last = last
+
+    def flush(self, now: float) -> Record:
+        """Means a sentence in nats since the last record, and words (with ``</s>``) a second."""
+        means = {name: float(value) / self.sentences for name, value in self.sums.items()}
+        record = {
+            "objective": means["objective"],
+            "elbo": means["log_px"] - means["kl"],
+            "log_px": means["log_px"],
+            "kl": means["kl"],
+            **self.last,
+            "grad_norm": float(self.norm) / self.steps,
+            "words_per_second": round(self.words / (now - self.since), 1),
+        }
+        self.since = now
+        self._clear()
+        return record
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a flag; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

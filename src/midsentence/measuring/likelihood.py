@@ -1,0 +1,225 @@
+"""How probable is text under a model: bounds, importance-weighted likelihood, information.
+
+Everything is in nats per sentence, summed over the words and ``</s>``; division by tokens or bytes
+happens here and nowhere else, sums first. One definition under every objective.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..text.batches import Batch, Budget, by_length, collate
+from ..vae import VAE
+
+GROUP = Budget(tokens=4096)
+"""Sentences that draw their noise together. Fixed, so that no memory setting changes a figure."""
+
+POSITIONS = 16384
+"""Decoder positions computed at once in importance weighting; any value gives the same figure."""
+
+ACTIVE = 0.01
+"""A unit is active when Var_x(E_q[z_d]) is at least this (Burda et al. 2016, appendix C)."""
+
+
+@runtime_checkable
+class Sentences(Protocol):
+    """Ids without ``<s>`` and ``</s>``, in memory or on disk."""
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass
+class InMemory:
+    """A few sentences as lists of ids."""
+
+    ids: Sequence[Sequence[int]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(s) for s in self.ids], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sequence[int]:
+        return self.ids[index]
+
+
+@contextmanager
+def measuring(vae: VAE, seed: int) -> Iterator[None]:
+    """Evaluation mode, no gradients, random numbers from `seed`; everything put back after."""
+    training = vae.training
+    devices = [vae.device] if vae.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(seed)
+        vae.eval()
+        try:
+            yield
+        finally:
+            vae.train(training)
+
+
+def groups(vae: VAE, sentences: Sentences) -> Iterator[tuple[np.ndarray, Batch]]:
+    """(indices, batch) over all sentences, by length: the same groups for every budget."""
+    for rows in by_length(sentences.lengths, GROUP):
+        yield rows, collate([sentences[i] for i in rows]).to(vae.device)
+
+
+@dataclass
+class Survey:
+    """One latent a sentence with its densities, in the sentences' order. Nats per sentence."""
+
+    summary: Float[Tensor, "N H"]
+    mean: Float[Tensor, "N D"]
+    z: Float[Tensor, "N D"]
+    log_qz: Float[Tensor, "N"]
+    log_pz: Float[Tensor, "N"]
+    log_px: Float[Tensor, "N"]
+    kl: Float[Tensor, "N G"]
+
+
+def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
+    """Encode every sentence, draw one z from q(z|x), evaluate log p(x|z), log p(z), log q(z|x)."""
+    parts: list[tuple[Tensor, ...]] = []
+    order = []
+    with measuring(vae, seed):
+        for rows, batch in groups(vae, sentences):
+            run = vae.run(batch)
+            summary = vae.encoder(batch)
+            densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
+            parts.append((summary, run.q.mean, run.z[0], *densities, run.kl))
+            order.append(rows)
+    back = torch.from_numpy(np.argsort(np.concatenate(order))).to(vae.device)
+    return Survey(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
+
+
+def active_units(mean: Float[Tensor, "N D"], threshold: float = ACTIVE) -> int:
+    """How many dimensions of the posterior mean vary over the sentences by at least `threshold`."""
+    return int(((mean - mean.mean(0)).square().mean(0) >= threshold).sum())
+
+
+def mutual_information(vae: VAE, found: Survey, most: int | None = None) -> float:
+    """I_q(x; z) = E[log q(z|x) - log q(z)] in nats, q(z) the mean of all N posteriors.
+
+    Hoffman & Johnson 2016, "ELBO Surgery". q(z) is the mean over the whole set, not over a batch,
+    so the cap is ln N. `most` takes the first so many sentences only (for watching training).
+    """
+    h, z, log_qz = found.summary[:most], found.z[:most], found.log_qz[:most]
+    with torch.no_grad():
+        q = vae.posterior(h)
+        rows = max(1, (1 << 24) // max(1, len(z) * max(1, z.shape[1])))
+        log_marginal = torch.cat(
+            [q.log_prob(part[:, None]).logsumexp(1) for part in z.split(rows)]
+        ) - math.log(len(z))
+    return float((log_qz - log_marginal).mean())
+
+
+def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
+    """The validation bound, one sample a sentence; MI over at most 2,000 sentences (`mi_cap`)."""
+    found = survey(vae, sentences, seed)
+    log_px, kl = found.log_px.double().mean().item(), found.kl.double().sum(1).mean().item()
+    words = int(sentences.lengths.sum()) + len(sentences)
+    most = min(len(sentences), 2000)
+    return {
+        "elbo": log_px - kl,
+        "log_px": log_px,
+        "kl": kl,
+        "mi": mutual_information(vae, found, most),
+        "mi_cap": math.log(most),
+        "active_units": active_units(found.mean),
+        "ppl_bound": math.exp(min(700.0, (kl - log_px) * len(sentences) / words)),
+    }
+
+
+def importance_weighted(
+    vae: VAE,
+    sentences: Sentences,
+    samples: int,
+    *,
+    seed: int = 0,
+    positions: int = POSITIONS,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """log p(x) by exactly K = `samples` importance samples, and its standard error, (N,) nats.
+
+    log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a lower bound in expectation that rises to
+    log p(x) with K (Burda et al. 2016, eq. 8). The error is the delta method's,
+    sqrt((mean(r^2) - 1) / K) with r the weights over their mean. `progress` is told how many more
+    sentences are done.
+    """
+    log_p = np.zeros(len(sentences))
+    error = np.zeros(len(sentences))
+    with measuring(vae, seed):
+        for number, (rows, batch) in enumerate(groups(vae, sentences)):
+            torch.manual_seed(seed * 1_000_003 + number)
+            q, p = vae.infer(batch), vae.prior()
+            z = q.rsample(torch.Size([samples]))
+            log_w = p.log_prob(z) - q.log_prob(z)
+            size = max(1, positions // batch.targets.numel())
+            log_w = log_w + torch.cat([vae.log_px(batch, part) for part in z.split(size)])
+            log_w = log_w.double()
+            mean = log_w.logsumexp(0) - math.log(samples)
+            square = (2 * (log_w - mean)).exp().mean(0)
+            log_p[rows] = mean.cpu().numpy()
+            error[rows] = ((square - 1).clamp_min(0) / samples).sqrt().cpu().numpy()
+            progress(len(rows))
+    return log_p, error
+
+
+def evaluate(
+    vae: VAE,
+    sentences: Sentences,
+    sizes: np.ndarray,
+    samples: int = 500,
+    *,
+    seed: int = 0,
+    positions: int = POSITIONS,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """The table: likelihood by `samples` importance samples, the bound, and what z carries.
+
+    sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
+    over sentences; `estimator_stderr` is the part of it that more samples would remove. `ppl` is
+    over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a sentence.
+    """
+    found = survey(vae, sentences, seed)
+    if vae.latent == 0:
+        samples = 1  # without a latent the likelihood is exact
+    log_p, error = importance_weighted(
+        vae, sentences, samples, seed=seed, positions=positions, progress=progress
+    )
+    count = len(sentences)
+    tokens = int(sentences.lengths.sum()) + count
+    held = int(sizes.sum())
+    log_px, kl = found.log_px.double().mean().item(), found.kl.double().sum(1).mean().item()
+    mi = mutual_information(vae, found)
+    nll = -log_p.mean()
+    return {
+        "sentences": count,
+        "tokens": tokens,
+        "bytes": held,
+        "samples": samples,
+        "nll": float(nll),
+        "nll_stderr": float(log_p.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
+        "estimator_stderr": float(np.sqrt((error**2).sum()) / count),
+        "elbo": log_px - kl,
+        "reconstruction": -log_px,
+        "kl": kl,
+        "ppl": math.exp(min(700.0, nll * count / tokens)),
+        "bits_per_byte": float(nll * count / math.log(2) / held) if held else math.nan,
+        "mi": mi,
+        "mi_cap": math.log(count),
+        "active_units": active_units(found.mean),
+        "latent": vae.latent,
+        "marginal_kl": kl - mi,
+    }

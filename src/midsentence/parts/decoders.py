@@ -1,0 +1,232 @@
+"""Decoders: z and the words so far -> hidden states, by one `step` for training and writing."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..text.tokenizer import BOS, UNK
+from .layers import Block, Dropout, check_heads, positions, word_embedding
+
+State = dict[str, Tensor]
+"""Whatever a decoder carries between steps. Every tensor leads with N, so that ``{k: v[rows]}``
+drops finished sentences and reorders beams for every decoder alike."""
+
+
+def select(state: State, rows: Tensor) -> State:
+    """The state of the sentences `rows` (indices or a mask), in that order."""
+    return {name: value[rows] for name, value in state.items()}
+
+
+class LatentInput(nn.Module):
+    """Word embeddings with z mixed in, and the dropouts of the input side.
+
+    - ``input``: [e_t ; z] at every step (Bowman et al. 2016; He et al. 2019).
+    - ``add``: e_t + W z at every step (Optimus, Li et al. 2020).
+
+    Word dropout replaces words by ``<unk>``, so that the decoder needs z (Bowman et al. 2016).
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        latent: int,
+        inject: list[str],
+        dropout: Dropout,
+        word_dropout: float,
+    ):
+        super().__init__()
+        self.embedding = word_embedding(vocab, embedding)
+        self.add = nn.Linear(latent, embedding, bias=False) if "add" in inject else None
+        self.concatenate = "input" in inject
+        self.scale = 1.0
+        self.dropout, self.word_dropout = dropout, word_dropout
+        self.width = embedding + (latent if self.concatenate else 0)
+
+    def forward(self, tokens: Int[Tensor, "N T"], z: Float[Tensor, "N D"]) -> Tensor:
+        if self.training and self.word_dropout:
+            hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+            tokens = tokens.masked_fill(hidden & (tokens != BOS), UNK)
+        x = self.embedding(tokens) * self.scale
+        if self.add is not None:
+            x = x + self.add(z)[:, None]
+        x = self.dropout(x)
+        if self.concatenate:
+            x = torch.cat([x, z[:, None].expand(-1, x.shape[1], -1)], -1)
+        return x
+
+
+class Decoder(nn.Module):
+    """What every decoder is: `start` from z, then `step` over any number of words.
+
+    Teacher forcing (`forward`) is one long step; writing is many short ones; a law test holds the
+    two equal. `width` is H, the size of the hidden states; `reads` is the input embedding.
+    """
+
+    width: int
+    input: LatentInput
+
+    def start(self, z: Float[Tensor, "N D"]) -> State:
+        raise NotImplementedError
+
+    def step(
+        self, tokens: Int[Tensor, "N T"], state: State
+    ) -> tuple[Float[Tensor, "N T H"], State]:
+        raise NotImplementedError
+
+    def forward(
+        self, tokens: Int[Tensor, "N T"], z: Float[Tensor, "N D"]
+    ) -> Float[Tensor, "N T H"]:
+        return self.step(tokens, self.start(z))[0]
+
+
+def check_injection(inject: list[str], latent: int, allowed: tuple[str, ...]) -> list[str]:
+    """The ways in which z enters, none when there is no z. Raises UserError for unknown ones."""
+    for name in inject:
+        if name not in allowed:
+            raise UserError(f"inject = {name!r} is not possible here: use {', '.join(allowed)}")
+    if latent and not inject:
+        raise UserError("inject = [] would hide z from the decoder: name at least one way in")
+    return list(inject) if latent else []
+
+
+class RecurrentDecoder(Decoder):
+    """LSTM or GRU language model that z conditions (Bowman et al. 2016).
+
+    ``state``: the published form, c0 = W z and h0 = tanh(c0) (He et al. 2019); a GRU starts from
+    h0. ``skip``: h_t + U z before the vocabulary (Dieng et al. 2019, "Avoiding Latent Variable
+    Collapse with Generative Skip Models").
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        latent: int,
+        *,
+        cell: type[nn.LSTM] | type[nn.GRU],
+        embedding: int = 256,
+        hidden: int = 256,
+        layers: int = 1,
+        inject: list[str] = ["state", "input"],  # noqa: B006 (never changed)
+        dropout: float = 0.0,
+        locked_dropout: bool = False,
+        word_dropout: float = 0.0,
+    ):
+        super().__init__()
+        inject = check_injection(inject, latent, ("state", "input", "add", "skip"))
+        self.dropout = Dropout(dropout, locked_dropout)
+        self.input = LatentInput(vocab, embedding, latent, inject, self.dropout, word_dropout)
+        self.net: nn.LSTM | nn.GRU = cell(
+            self.input.width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0
+        )
+        first = layers * hidden
+        self.first = nn.Linear(latent, first, bias=False) if "state" in inject else None
+        self.skip = nn.Linear(latent, hidden, bias=False) if "skip" in inject else None
+        self.width, self.layers = hidden, layers
+
+    def start(self, z: Float[Tensor, "N D"]) -> State:
+        c = z.new_zeros(len(z), self.layers * self.width) if self.first is None else self.first(z)
+        c = c.view(len(z), self.layers, self.width)
+        state = {"z": z, "h": c.tanh()}
+        return state | {"c": c} if isinstance(self.net, nn.LSTM) else state
+
+    def step(
+        self, tokens: Int[Tensor, "N T"], state: State
+    ) -> tuple[Float[Tensor, "N T H"], State]:
+        z = state["z"]
+        # The nets want (layers, N, H); the state leads with N.
+        now = {k: v.transpose(0, 1).contiguous() for k, v in state.items() if k != "z"}
+        x = self.input(tokens, z)
+        carried: Any = (now["h"], now["c"]) if "c" in now else now["h"]
+        hidden, carried = self.net(x, carried)
+        after = dict(zip(now, carried if "c" in now else [carried], strict=True))
+        hidden = self.dropout(hidden)
+        if self.skip is not None:
+            hidden = hidden + self.skip(z)[:, None]
+        return hidden, {"z": z} | {k: v.transpose(0, 1) for k, v in after.items()}
+
+
+class TransformerDecoder(Decoder):
+    """Causal Transformer with a cache of keys and values.
+
+    ``memory``: z becomes `memory` extra keys and values that every layer may look at
+    (Optimus, Li et al. 2020, section 3.2). ``state``: W z is added to ``<s>`` alone, the nearest
+    thing to an initial state. ``input`` concatenates and projects back to the layers' width.
+    ``skip`` as in the recurrent decoder.
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        latent: int,
+        *,
+        hidden: int = 256,
+        layers: int = 2,
+        heads: int = 4,
+        inject: list[str] = ["add", "memory"],  # noqa: B006 (never changed)
+        memory: int = 4,
+        dropout: float = 0.0,
+        word_dropout: float = 0.0,
+    ):
+        super().__init__()
+        check_heads(hidden, heads)
+        inject = check_injection(
+            inject, latent, ("state", "input", "add", "skip", "memory")
+        )
+        self.prefix = (
+            nn.Linear(latent, layers * memory * 2 * hidden) if "memory" in inject else None
+        )
+        self.begin = nn.Linear(latent, hidden, bias=False) if "state" in inject else None
+        self.input = LatentInput(vocab, hidden, latent, inject, Dropout(0.0), word_dropout)
+        self.narrow = nn.Linear(self.input.width, hidden) if "input" in inject else None
+        self.input.scale = hidden**0.5
+        self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Linear(latent, hidden, bias=False) if "skip" in inject else None
+        self.width = hidden
+        self.memory = memory if "memory" in inject else 0
+
+    def start(self, z: Float[Tensor, "N D"]) -> State:
+        layers = len(self.blocks)
+        past = z.new_zeros(len(z), layers, self.memory, 2 * self.width)
+        if self.prefix is not None:
+            past = self.prefix(z).view_as(past)
+        return {"z": z, "past": past}
+
+    def step(
+        self, tokens: Int[Tensor, "N T"], state: State
+    ) -> tuple[Float[Tensor, "N T H"], State]:
+        z, past = state["z"], state["past"]
+        seen = past.shape[2] - self.memory
+        x = self.input(tokens, z)
+        if self.narrow is not None:
+            x = self.narrow(x)
+        new, old = x.shape[1], past.shape[2]
+        x = x + positions(seen, new, self.width, x)
+        if self.begin is not None and seen == 0:
+            x = torch.cat([x[:, :1] + self.begin(z)[:, None], x[:, 1:]], 1)
+        x = self.dropout(x)
+        mask = None
+        if new > 1:
+            here = torch.arange(old, old + new, device=x.device)
+            mask = torch.arange(old + new, device=x.device) <= here[:, None]
+        grown = []
+        for layer, block in enumerate(self.blocks):
+            x, kept = block(x, past[:, layer], mask)
+            grown.append(kept)
+        x = self.dropout(self.norm(x))
+        if self.skip is not None:
+            x = x + self.skip(z)[:, None]
+        return x, {"z": z, "past": torch.stack(grown, 1)}
+
+
+DECODERS = {
+    "lstm": partial(RecurrentDecoder, cell=nn.LSTM),
+    "gru": partial(RecurrentDecoder, cell=nn.GRU),
+    "transformer": TransformerDecoder,
+}

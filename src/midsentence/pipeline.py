@@ -1,0 +1,222 @@
+"""From a text file to a trained model and its report: what `midsentence train` does, in Python."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import config as configuration
+from .bundle import TextVAE
+from .config import Config
+from .errors import UserError
+from .learning import checkpoint, trainer
+from .learning.trainer import Listener
+from .measuring.likelihood import InMemory, Sentences, evaluate, survey
+from .report import Report
+from .text.corpus import Corpus, prepare
+from .text.readers import read
+
+QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
+
+
+def train(
+    corpus: str,
+    out: str | Path,
+    *,
+    recipe: str | None = None,
+    file: Path | None = None,
+    settings: Sequence[str] = (),
+    valid: str | None = None,
+    test: str | None = None,
+    resume: bool = False,
+    listener: Listener = lambda event, record: None,
+) -> TextVAE | None:
+    """Train on `corpus` (a path, ``-`` or ``builtin:NAME``) into the folder `out`.
+
+    settings: ``a.b=c`` strings, as ``--set`` takes them. listener: told "corpus", "start", "train",
+    "valid", "end" with a record each. Returns the model with the best validation bound, or None
+    when training was interrupted before there was one. Raises UserError.
+    """
+    out = Path(out)
+    if resume:
+        config, data = _resume(corpus, out, recipe, settings)
+    else:
+        config, data = _begin(corpus, out, recipe, file, settings, valid, test)
+    listener("corpus", describe(config, data))
+    at = trainer.train(config, data, out, resume=resume, listener=listener)
+    if at.ended == "interrupted":
+        return None
+    model = TextVAE.from_pretrained(out, config.training.device)
+    quick = pick(data.test if len(data.test) else data.valid, QUICK_SENTENCES, config.seed)
+    keep_evaluation(out, "quick", evaluate_store(model, quick, QUICK_SAMPLES))
+    write_report(out)
+    return model
+
+
+def _begin(
+    corpus: str,
+    out: Path,
+    recipe: str | None,
+    file: Path | None,
+    settings: Sequence[str],
+    valid: str | None,
+    test: str | None,
+) -> tuple[Config, Corpus]:
+    config = configuration.compose(recipe, file, list(settings))
+    if (out / "config.toml").exists():
+        raise UserError(f"{out} already holds a run: choose another --out, or add --resume")
+    if out.exists() and (not out.is_dir() or any(f.name != "corpus" for f in out.iterdir())):
+        raise UserError(f"{out} is not empty and not a run: choose another --out")
+    asked = config.corpus
+    asked.source, asked.valid, asked.test = corpus, valid, test
+    data = prepare(
+        corpus,
+        out / "corpus",
+        valid=valid,
+        test=test,
+        text_field=asked.text_field,
+        label_field=asked.label_field,
+        valid_fraction=asked.valid_fraction,
+        test_fraction=asked.test_fraction,
+        seed=config.seed,
+        tokenizer_settings=config.tokenizer.model_dump(),
+        max_tokens=asked.max_tokens,
+        max_chars=asked.max_chars,
+    )
+    checkpoint.write_whole(out / "config.toml", config.save)
+    return config, data
+
+
+def _resume(
+    corpus: str, out: Path, recipe: str | None, settings: Sequence[str]
+) -> tuple[Config, Corpus]:
+    if not (out / "config.toml").exists():
+        raise UserError(f"{out} holds no run to resume; train without --resume")
+    config = configuration.load(out / "config.toml")
+    if corpus != config.corpus.source:
+        raise UserError(f"{out} was trained on {config.corpus.source!r}, not on {corpus!r}")
+    if recipe and recipe != config.recipe:
+        raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
+    return configuration.override(config, list(settings)), Corpus.open(out / "corpus")
+
+
+def describe(config: Config, data: Corpus) -> dict[str, Any]:
+    """The corpus in figures, for people."""
+    words = int(data.train.lengths.sum())
+    return {
+        "train": len(data.train),
+        "valid": len(data.valid),
+        "test": len(data.test),
+        "words": words,
+        "mean_length": words / len(data.train),
+        "vocabulary": data.tokenizer.vocab_size,
+        "tokenizer": data.tokenizer.kind,
+        "reason": data.tokenizer.reason,
+        "labels": list(data.train.label_names),
+        "dropped": data.train.dropped,
+        "max_tokens": config.corpus.max_tokens,
+    }
+
+
+class Pick:
+    """Some sentences of a store, in an order of their own."""
+
+    def __init__(self, store: Any, rows: np.ndarray):
+        self.store, self.rows = store, rows
+        self.lengths, self.sizes = store.lengths[rows], np.asarray(store.sizes)[rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.store[int(self.rows[index])]
+
+
+def pick(store: Any, most: int, seed: int) -> Pick:
+    """At most `most` sentences, drawn without replacement."""
+    rows = np.random.default_rng(seed).permutation(len(store))[:most]
+    return Pick(store, np.sort(rows))
+
+
+def evaluate_store(
+    model: TextVAE,
+    store: Any,
+    samples: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """`measuring.likelihood.evaluate` of a token store (or a pick of one)."""
+    return evaluate(model.vae, store, store.sizes, samples, seed=seed, progress=progress)
+
+
+def evaluate_file(
+    model: TextVAE,
+    source: str,
+    samples: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """The same for the lines of a file, read as the training corpus was."""
+    asked = model.config.corpus
+    lines = [
+        line.text
+        for line in read(source, text_field=asked.text_field, max_chars=asked.max_chars)
+    ]
+    sentences: Sentences = InMemory(model.tokenizer.encode(lines))
+    sizes = np.array([len(line.encode()) for line in lines])
+    return evaluate(model.vae, sentences, sizes, samples, seed=seed, progress=progress)
+
+
+def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:
+    """Put a table into ``evaluation.json`` of the run, for `compare` and the report."""
+    tables = evaluations(run) | {name: table}
+    checkpoint.write_whole(
+        run / "evaluation.json", lambda p: p.write_text(json.dumps(tables, indent=1))
+    )
+
+
+def evaluations(run: Path) -> dict[str, dict[str, float]]:
+    path = run / "evaluation.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
+def write_report(run: Path) -> Path:
+    """Draw ``report.html`` of a finished run afresh. Raises UserError."""
+    model = TextVAE.from_pretrained(run)
+    data = Corpus.open(run / "corpus")
+    path = run / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    train, valid = ([r for r in records if r["kind"] == kind] for kind in ("train", "valid"))
+    seed = model.config.seed
+    held_out = pick(data.valid, 1000, seed)
+    kl = survey(model.vae, held_out, seed).kl.mean(0).tolist() if model.latent else []
+    middling = sorted(range(len(held_out)), key=lambda i: abs(len(held_out[i]) - np.median(held_out.lengths)))
+    shown = data.valid.text(data.tokenizer, held_out.rows[middling[:8]])
+    facts = describe(model.config, data)
+    last = records[-1] if records else {"seconds": 0.0, "step": 0}
+    parameters = sum(p.numel() for p in model.vae.parameters())
+    report = Report(
+        title=run.resolve().name,
+        summary={
+            "corpus": str(model.config.corpus.source),
+            "sentences": f"{facts['train']:,} train / {facts['valid']:,} valid / {facts['test']:,} test",
+            "tokenizer": f"{facts['tokenizer']}, {facts['vocabulary']:,} tokens: {facts['reason']}",
+            "recipe": model.config.recipe,
+            "parameters": f"{parameters:,}",
+            "trained": f"{last['seconds'] / 60:.1f} min, {last['step']:,} steps",
+        },
+        settings=model.config.model_dump(exclude_none=True),
+        train=train,
+        valid=valid,
+        table=evaluations(run),
+        kl_per_dimension=kl if len(kl) == model.latent else [],
+        samples=model.sample(10, seed=seed),
+        reconstructions=list(zip(shown[:6], model.reconstruct(shown[:6]), strict=True)) if model.latent else [],
+        interpolation=model.interpolate(shown[0], shown[-1], 8) if model.latent else [],
+    )
+    report.write(run / "report.html")
+    return run / "report.html"

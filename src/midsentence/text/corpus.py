@@ -1,0 +1,113 @@
+"""From a source to three token stores and the tokenizer that made them."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .readers import PARTS, Line, read, split
+from .store import TokenStore
+from .tokenizer import Tokenizer
+
+
+@dataclass
+class Corpus:
+    """train, valid and test (which may be empty), tokenised by one tokenizer."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    train: TokenStore
+    valid: TokenStore
+    test: TokenStore
+
+    @classmethod
+    def open(cls, folder: Path) -> "Corpus":
+        """A prepared corpus again. Raises UserError."""
+        if not (folder / "tokenizer.json").exists():
+            raise UserError(f"{folder} holds no prepared corpus")
+        stores = [TokenStore.open(folder / part) for part in PARTS]
+        return cls(folder, Tokenizer.load(folder / "tokenizer.json"), *stores)
+
+
+def prepare(
+    source: str,
+    folder: Path,
+    *,
+    valid: str | None = None,
+    test: str | None = None,
+    text_field: str | None = None,
+    label_field: str | None = None,
+    valid_fraction: float = 0.05,
+    test_fraction: float = 0.05,
+    seed: int = 0,
+    tokenizer_settings: dict[str, Any] | None = None,
+    max_tokens: int | None = None,
+    max_chars: int = 100_000,
+) -> Corpus:
+    """Read, split, learn the tokenizer on the training part, tokenise once into `folder`.
+
+    A part that has a file of its own is not split off. The source is read once (it may be a pipe),
+    through text files in `folder` that are removed afterwards. Raises UserError.
+    """
+    given = {"valid": valid, "test": test}
+    fractions = {
+        "valid": 0.0 if valid else valid_fraction,
+        "test": 0.0 if test else test_fraction,
+    }
+    columns: dict[str, Any] = {
+        "text_field": text_field,
+        "label_field": label_field,
+        "max_chars": max_chars,
+    }
+    fresh = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    spools = {part: folder / f".{part}.jsonl" for part in PARTS}
+    try:
+        files = {part: path.open("w", encoding="utf-8") for part, path in spools.items()}
+        try:
+            for part, line in split(read(source, **columns), seed=seed, **fractions):
+                files[part].write(_dump(line))
+            for part, path in given.items():
+                for line in read(path, **columns) if path else ():
+                    files[part].write(_dump(line))
+        finally:
+            for file in files.values():
+                file.close()
+        for part, path in spools.items():
+            if not path.stat().st_size and (part != "test" or fractions["test"]):
+                raise UserError(
+                    f"{source} has too few lines for a {part} part: add lines, give --{part} FILE"
+                    f" or raise corpus.{part}_fraction"
+                )
+        texts = (line.text for line in _load(spools["train"]))
+        tokenizer = Tokenizer.train(texts, **tokenizer_settings or {})
+        names: list[str] = []
+        for part, path in spools.items():
+            store = TokenStore.write(
+                folder / part, _load(path), tokenizer, label_names=names, max_tokens=max_tokens
+            )
+            names = store.label_names
+            if not len(store) and part != "test":
+                raise UserError(f"every {part} line is over corpus.max_tokens = {max_tokens}")
+        tokenizer.save(folder / "tokenizer.json")
+    except BaseException:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        for path in spools.values():
+            path.unlink(missing_ok=True)
+    return Corpus.open(folder)
+
+
+def _dump(line: Line) -> str:
+    return json.dumps([line.text, line.label]) + "\n"
+
+
+def _load(path: Path) -> Iterator[Line]:
+    with path.open(encoding="utf-8") as file:
+        for row in file:
+            yield Line(*json.loads(row))

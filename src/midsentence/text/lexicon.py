@@ -1,0 +1,355 @@
+"""The words of `builtin:grammar`, and the morphology that inflects them. Written for this project.
+
+Lists are in order of rank: the first word of a list is the most frequent one. Any verb of a topic
+makes sense with any object of the same topic, so that the two can be drawn independently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from itertools import product
+
+TENSES = ("past", "present", "future")
+NUMBERS = ("singular", "plural")
+SENTIMENTS = ("positive", "neutral", "negative")
+FORMS = ("statement", "question", "negation")
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What one subject matter contributes: who acts, on what, how it is described, and where."""
+
+    agents: Words
+    objects: Words
+    verbs: Words
+    adjectives: Words
+    places: Words
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Every word list of the English grammar; verbs and nouns in their base form."""
+
+    topics: dict[str, Topic]
+    people: Words
+    towns: Words
+    prepositions: Words
+    audiences: Words
+    determiners: dict[str, Words]  # by number
+    times: dict[str, Words]  # by tense
+    adverbs: dict[str, Words]  # this and the following by sentiment
+    qualities: dict[str, Words]
+    feelings: dict[str, Words]
+    effects: dict[str, Words]
+    bonds: dict[str, Words]
+
+    def cut(self, topics: int, words: int) -> Lexicon:
+        """The first `words` of every list and the first `topics`, for grammars one can enumerate."""
+        chosen = {
+            name: Topic(**{f.name: getattr(topic, f.name)[:words] for f in fields(Topic)})
+            for name, topic in list(self.topics.items())[:topics]
+        }
+        lists = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "topics"}
+        return replace(
+            self,
+            topics=chosen,
+            **{
+                name: {k: v[:words] for k, v in found.items()}
+                if isinstance(found, dict)
+                else found[:words]
+                for name, found in lists.items()
+            },
+        )
+
+
+PLURALS = {
+    "bacterium": "bacteria",
+    "calf": "calves",
+    "child": "children",
+    "fungus": "fungi",
+    "goose": "geese",
+    "loaf": "loaves",
+    "midwife": "midwives",
+    "ox": "oxen",
+    "quiz": "quizzes",
+    "shelf": "shelves",
+}
+PASTS = {
+    "build": "built",
+    "buy": "bought",
+    "drive": "drove",
+    "feed": "fed",
+    "hide": "hid",
+    "know": "knew",
+    "lose": "lost",
+    "meet": "met",
+    "overtake": "overtook",
+    "sell": "sold",
+    "steal": "stole",
+    "uphold": "upheld",
+    "win": "won",
+    "withdraw": "withdrew",
+}
+DOUBLED = {"cancel", "hum", "rig", "stop"}
+
+
+def _with_s(word: str) -> str:
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun: `boat` -> `boats`, `fisherman` -> `fishermen`, `ox` -> `oxen`."""
+    if noun.endswith("man"):
+        return noun[:-3] + "men"
+    return PLURALS.get(noun) or _with_s(noun)
+
+
+def third(verb: str) -> str:
+    """The third person singular of a verb: `carry` -> `carries`, `lash` -> `lashes`."""
+    return _with_s(verb)
+
+
+def past(verb: str) -> str:
+    """The simple past of a verb: `tow` -> `towed`, `carry` -> `carried`, `hide` -> `hid`."""
+    if verb in PASTS:
+        return PASTS[verb]
+    if verb.endswith("e"):
+        return verb + "d"
+    if verb.endswith("y") and verb[-2] not in "aeiou":
+        return verb[:-1] + "ied"
+    return verb + (verb[-1] if verb in DOUBLED else "") + "ed"
+
+
+def wants_an(word: str) -> bool:
+    """Whether `a` before this word is written `an` (by sound, for the words of this lexicon)."""
+    return word[0] in "aeiou" and not word.startswith(("eu", "ew", "uni", "use"))
+
+
+def _topic(agents: str, objects: str, verbs: str, adjectives: str, places: str) -> Topic:
+    lists = (agents, objects, verbs, adjectives, places)
+    return Topic(*(tuple(words.split()) for words in lists))
+
+
+def _phrases(text: str) -> Words:
+    return tuple(phrase.strip() for phrase in text.split("/"))
+
+
+def _coined(beginnings: str, endings: str) -> Words:
+    # Diagonal by diagonal, so that frequent names do not all share one beginning.
+    pairs = list(product(enumerate(beginnings.split()), enumerate(endings.split())))
+    pairs.sort(key=lambda pair: (pair[0][0] + pair[1][0], pair[0][0]))
+    return tuple(head + tail for (_, head), (_, tail) in pairs)
+
+
+TOPICS = {
+    "sea": _topic(
+        "sailor captain fisherman diver skipper pirate helmsman smuggler navigator admiral whaler "
+        "lifeguard",
+        "boat ship net sail anchor rope raft mast oar canoe barrel lantern compass rudder buoy hull "
+        "dinghy ferry trawler yacht cable hook paddle periscope",
+        "repair haul tow secure moor salvage scrub unload lower hoist fasten lash",
+        "wooden rusty weathered tarred floating drifting seaworthy salty waterlogged barnacled",
+        "harbour lighthouse pier beach dock bay quay reef",
+    ),
+    "kitchen": _topic(
+        "cook baker chef waiter butcher grocer innkeeper brewer caterer confectioner cheesemaker "
+        "dishwasher",
+        "soup pie cake stew loaf salad pudding roast omelette sandwich pancake sausage dumpling "
+        "biscuit tart curry dish pastry pizza casserole burger waffle muffin trifle",
+        "serve taste prepare season slice share warm order burn garnish devour finish",
+        "spicy sweet creamy crispy smoky steaming buttery frozen fruity peppery",
+        "kitchen market restaurant bakery pantry tavern cellar canteen",
+    ),
+    "school": _topic(
+        "teacher student pupil professor tutor librarian scholar headmaster lecturer graduate "
+        "classmate janitor",
+        "book lesson story essay poem chapter exercise puzzle lecture riddle textbook notebook "
+        "dictionary diagram atlas quiz equation timetable proverb fable verse worksheet sonnet "
+        "alphabet",
+        "study explain correct copy discuss translate memorise revise quote summarise illustrate "
+        "simplify",
+        "difficult easy puzzling lengthy historical handwritten memorable unfinished poetic rhyming",
+        "library classroom playground campus corridor blackboard dormitory gymnasium",
+    ),
+    "farm": _topic(
+        "farmer shepherd gardener rancher beekeeper ploughman milkmaid dairyman drover goatherd "
+        "stablehand thresher",
+        "cow pig goat hen lamb goose donkey calf bull duck chicken mule turkey rooster piglet ox "
+        "mare ewe ram foal heifer duckling stallion gosling",
+        "feed sell count chase buy herd brush water groom raise shelter tether",
+        "hungry muddy stubborn woolly spotted fat tame brown newborn horned",
+        "barn meadow stable orchard pasture pond windmill haystack",
+    ),
+    "hospital": _topic(
+        "doctor nurse surgeon dentist pharmacist physician paramedic midwife therapist orderly "
+        "optician psychiatrist",
+        "patient child baby boy girl stranger traveller grandmother widow toddler victim veteran "
+        "grandfather tourist orphan pensioner teenager refugee infant miner climber twin hiker "
+        "newcomer",
+        "treat examine comfort cure reassure diagnose rescue bandage monitor vaccinate revive "
+        "discharge",
+        "injured pale feverish wounded dizzy sleepless coughing bleeding bedridden allergic",
+        "hospital clinic ward pharmacy ambulance infirmary sickroom sanatorium",
+    ),
+    "music": _topic(
+        "singer musician pianist drummer composer violinist conductor guitarist organist cellist "
+        "trumpeter choirmaster",
+        "song melody tune symphony hymn waltz ballad anthem opera sonata lullaby duet march chorus "
+        "overture carol concerto serenade tango fugue polka nocturne rhapsody cantata",
+        "play perform rehearse record compose hum practise arrange conduct improvise transpose "
+        "orchestrate",
+        "slow haunting melodious solemn rhythmic lyrical orchestral tuneful baroque syncopated",
+        "theatre stage studio chapel ballroom auditorium bandstand conservatory",
+    ),
+    "court": _topic(
+        "lawyer judge clerk detective magistrate prosecutor juror sheriff barrister solicitor "
+        "bailiff notary",
+        "case contract verdict appeal treaty warrant sentence lawsuit complaint petition confession "
+        "testimony clause settlement licence alibi patent statute deed charter accusation mortgage "
+        "decree affidavit",
+        "dismiss challenge reject dispute contest verify overturn uphold cite withdraw scrutinise "
+        "ratify",
+        "legal controversial confidential valid forged binding unsigned fraudulent sworn "
+        "contentious",
+        "courtroom prison archive jail chamber tribunal registry embassy",
+    ),
+    "sport": _topic(
+        "player coach runner champion goalkeeper swimmer referee striker sprinter wrestler skater "
+        "gymnast",
+        "match game race tournament final championship marathon relay round sprint derby rally "
+        "semifinal fixture playoff rematch heat bout regatta qualifier triathlon decathlon "
+        "pentathlon biathlon",
+        "win lose watch join enter attend organise cancel postpone abandon dominate forfeit",
+        "national friendly international tough regional annual outdoor amateur indoor competitive",
+        "stadium arena track gym pitch clubhouse pavilion velodrome",
+    ),
+    "transport": _topic(
+        "driver passenger mechanic engineer porter inspector commuter guard signalman dispatcher "
+        "stationmaster stoker",
+        "train bus taxi truck carriage wagon van tram lorry bicycle locomotive engine express "
+        "motorcycle minibus scooter caravan tanker shuttle trolley jeep sleeper monorail railcar",
+        "drive stop park delay steer approach refuel overtake halt service damage photograph",
+        "crowded fast electric empty noisy yellow overnight diesel punctual battered",
+        "station platform bridge tunnel depot junction crossing viaduct",
+    ),
+    "science": _topic(
+        "scientist researcher chemist physicist biologist astronomer inventor technician botanist "
+        "geologist assistant zoologist",
+        "sample crystal cell fossil gene mineral virus molecule seed particle specimen protein "
+        "compound electron enzyme bacterium meteorite microbe isotope proton fungus polymer "
+        "neutron antibody",
+        "measure observe analyse identify compare classify detect investigate isolate weigh "
+        "catalogue simulate",
+        "rare unknown toxic unstable organic magnetic synthetic radioactive microscopic "
+        "transparent",
+        "laboratory museum observatory institute greenhouse volcano crater centrifuge",
+    ),
+    "castle": _topic(
+        "king queen knight prince princess duke wizard archer baron squire jester sentry",
+        "crown sword ring jewel shield throne dagger necklace banner scroll helmet goblet cloak "
+        "spear tapestry ruby sceptre amulet chalice emerald lance casket sapphire breastplate",
+        "steal hide seize inherit recover demand bury conceal polish display surrender covet",
+        "golden royal silver sacred enchanted cursed priceless legendary ornate jewelled",
+        "castle palace tower dungeon courtyard moat gatehouse drawbridge",
+    ),
+    "workshop": _topic(
+        "carpenter builder blacksmith plumber weaver potter electrician mason joiner roofer "
+        "glazier upholsterer",
+        "chair table door window bench desk shelf cupboard ladder mirror lamp cabinet stool drawer "
+        "wardrobe bookcase crate cradle staircase fireplace dresser workbench sideboard footstool",
+        "build mend replace design restore decorate install assemble carve sand varnish dismantle",
+        "heavy sturdy broken narrow antique square wobbly folding rickety walnut",
+        "workshop garage shed yard warehouse attic forge sawmill",
+    ),
+}
+
+ENGLISH = Lexicon(
+    topics=TOPICS,
+    people=_coined(
+        "al be cor da el fen gar hal is jo ka lor mi nor ol per ro sel ta vi",
+        "ra lin dor mira nna ric sa van wen tho bel cus dia fred gan la mond nys rion zette",
+    ),
+    towns=_coined(
+        "mar win hol ash brim cal dun ever fal gren hart kel lang mil north oak pen raven sil thorn",
+        "low ford ton bury wick dale field ham stead worth bourne combe gate hurst mere port shaw "
+        "stow well cliffe",
+    ),
+    prepositions=("near", "behind", "beside", "outside", "opposite"),
+    audiences=_phrases(
+        "everyone / the whole town / the crowd / the family / the mayor / the press"
+    ),
+    determiners={
+        "singular": _phrases("the / a / this / that / one"),
+        "plural": _phrases("the / some / two / many / these / three / several"),
+    },
+    times={
+        "past": _phrases(
+            "yesterday / last week / last night / last year / this morning / last month / "
+            "two days ago / last summer / long ago / last winter"
+        ),
+        "present": _phrases(
+            "today / every day / now / every morning / every week / these days / every evening / "
+            "most days / at the moment / every night"
+        ),
+        "future": _phrases(
+            "tomorrow / soon / next week / next year / next month / in a few days / next summer / "
+            "tonight / before long / next winter"
+        ),
+    },
+    adverbs={
+        "positive": tuple(
+            "happily proudly gladly cheerfully eagerly joyfully skilfully kindly gracefully "
+            "bravely merrily lovingly".split()
+        ),
+        "neutral": tuple(
+            "quickly slowly quietly carefully usually calmly suddenly simply briefly routinely "
+            "silently formally".split()
+        ),
+        "negative": tuple(
+            "sadly angrily badly grimly reluctantly bitterly carelessly nervously gloomily rudely "
+            "miserably clumsily".split()
+        ),
+    },
+    qualities={
+        "positive": tuple(
+            "happy clever kind brave cheerful gentle generous brilliant proud charming skilful "
+            "graceful".split()
+        ),
+        "neutral": tuple(
+            "young old tall local quiet busy thin foreign famous bearded retired "
+            "left-handed".split()
+        ),
+        "negative": tuple(
+            "angry lazy cruel weary gloomy rude careless jealous clumsy bitter selfish "
+            "miserable".split()
+        ),
+    },
+    feelings={
+        "positive": tuple(
+            "pleased glad delighted grateful thrilled satisfied relieved overjoyed impressed "
+            "hopeful".split()
+        ),
+        "neutral": tuple(
+            "surprised curious ready silent attentive present awake informed indifferent "
+            "thoughtful".split()
+        ),
+        "negative": tuple(
+            "upset worried disappointed furious ashamed annoyed afraid unhappy disgusted "
+            "heartbroken".split()
+        ),
+    },
+    effects={
+        "positive": tuple("please delight encourage amuse inspire cheer".split()),
+        "neutral": tuple("surprise interest concern affect involve distract".split()),
+        "negative": tuple("annoy worry disappoint frighten offend depress".split()),
+    },
+    bonds={
+        "positive": tuple("admire trust praise love thank respect".split()),
+        "neutral": tuple("know meet follow resemble remember visit".split()),
+        "negative": tuple("blame fear envy hate mistrust insult".split()),
+    },
+)

@@ -1,0 +1,116 @@
+"""The generative story, written once: z ~ prior(), x ~ decoder(z), q(z|x) = posterior(encoder(x)).
+
+Everything else (bounds, free bits, importance weighting, mutual information) is a function of the
+one result of `VAE.run`, the `Pass`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from .parts.decoders import Decoder
+from .parts.head import BagOfWords, Head
+from .text.batches import Batch
+
+
+@dataclass
+class Pass:
+    """K latents for each of B sentences, and every log-density. Nats per sentence.
+
+    log_px: log p(x|z), summed over the words and ``</s>``; log_pz: log p(z); log_qz: log q(z|x).
+    """
+
+    q: Distribution
+    p: Distribution
+    z: Float[Tensor, "K B D"]
+    log_qz: Float[Tensor, "K B"]
+    log_pz: Float[Tensor, "K B"]
+    log_px: Float[Tensor, "K B"]
+    log_bow: Float[Tensor, "K B"] | None = None
+
+    @property
+    def log_w(self) -> Float[Tensor, "K B"]:
+        """Log importance weights, log p(x, z) - log q(z|x) (Burda et al. 2016, eq. 7)."""
+        return self.log_px + self.log_pz - self.log_qz
+
+    @cached_property
+    def kl(self) -> Float[Tensor, "B G"]:
+        """KL(q(z|x) || p(z)): in closed form, per dimension (G = D) where both factorise.
+
+        Where there is no closed form, the mean of log q - log p over the K samples (G = 1).
+        """
+        q, p = self.q, self.p
+        try:
+            if isinstance(q, Independent) and isinstance(p, Independent):
+                return kl_divergence(q.base_dist, p.base_dist)
+            return kl_divergence(q, p)[:, None]
+        except NotImplementedError:
+            return (self.log_qz - self.log_pz).mean(0)[:, None]
+
+
+class VAE(nn.Module):
+    """A text variational autoencoder: a choice of parts, never a class per paper."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        posterior: nn.Module,
+        prior: nn.Module,
+        decoder: Decoder,
+        head: Head,
+        bow: BagOfWords | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.posterior, self.prior = encoder, posterior, prior
+        self.decoder, self.head, self.bow = decoder, head, bow
+
+    @property
+    def latent(self) -> int:
+        """D, the dimensions of z; 0 makes the model a plain language model."""
+        return int(self.prior().event_shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def infer(self, batch: Batch) -> Distribution:
+        """q(z|x): batch shape (B,), event shape (D,)."""
+        q: Distribution = self.posterior(self.encoder(batch))
+        return q
+
+    def log_px(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "K B"]:
+        """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed."""
+        samples, sentences, latent = z.shape
+        inputs = batch.inputs.expand(samples, -1, -1).flatten(0, 1)
+        hidden = self.decoder(inputs, z.reshape(samples * sentences, latent))
+        mask = batch.mask.expand(samples, -1, -1).flatten(0, 1)
+        targets = batch.targets.expand(samples, -1, -1).flatten(0, 1)
+        words = self.head.log_prob(hidden[mask], targets[mask])
+        rows = torch.arange(len(mask), device=z.device)[:, None].expand_as(mask)[mask]
+        total = words.new_zeros(len(mask)).index_add(0, rows, words)
+        return total.view(samples, sentences)
+
+    def run(self, batch: Batch, samples: int = 1) -> Pass:
+        """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""
+        q, p = self.infer(batch), self.prior()
+        z = q.rsample(torch.Size([samples]))
+        bow = None if self.bow is None else self.bow(z, batch.targets, batch.mask)
+        return Pass(q, p, z, q.log_prob(z), p.log_prob(z), self.log_px(batch, z), bow)
+
+    def forward(
+        self, batch: Batch, samples: int, objective: Callable[[Pass], Tensor]
+    ) -> dict[str, Float[Tensor, "B"]]:
+        """One number a sentence for each of: objective, log_px, kl. The only door in training."""
+        run = self.run(batch, samples)
+        return {
+            "objective": objective(run),
+            "log_px": run.log_px.mean(0).detach(),
+            "kl": run.kl.sum(1).detach(),
+        }
+
+

@@ -1,0 +1,75 @@
+"""Configuration: precedence, part schemas, and errors that say the fix."""
+
+import tomllib
+
+import pytest
+
+from midsentence import config
+from midsentence.errors import UserError
+
+
+def test_defaults_are_filled_in_from_the_parts_themselves():
+    made = config.compose()
+    assert made.encoder["kind"] == "lstm"
+    assert made.encoder["hidden"] == 256
+    assert "cell" not in made.encoder
+    assert made.decoder["inject"] == ["state", "input"]
+    assert made.optimizer["lr"] > 0
+
+
+def test_precedence(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("latent = 8\n[decoder]\nhidden = 99\n")
+    made = config.compose("ptb", file, ["decoder.hidden=50", "seed=3"])
+    assert (made.latent, made.decoder["hidden"], made.seed) == (8, 50, 3)
+    assert made.tokenizer.kind == "word"
+    assert made.decoder["dropout"] == config.compose("ptb").decoder["dropout"]
+
+
+def test_another_kind_starts_from_its_own_defaults():
+    made = config.compose("ptb", None, ["decoder.kind=transformer"])
+    assert made.decoder["kind"] == "transformer"
+    assert "locked_dropout" not in made.decoder
+
+
+def test_saved_and_loaded_is_the_same(tmp_path):
+    made = config.compose("ptb", None, ["seed=7", "training.max_minutes=2.5"])
+    made.save(tmp_path / "config.toml")
+    assert config.load(tmp_path / "config.toml") == made
+    assert tomllib.loads((tmp_path / "config.toml").read_text())["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoder.hiden=3", r"encoder 'lstm' has no setting 'hiden'. Did you mean 'hidden'\?"),
+        ("encoder.kind=lstmm", r"there is no encoder 'lstmm'. Did you mean 'lstm'\?"),
+        ("latnt=3", r"there is no setting 'latnt'. Did you mean 'latent'\?"),
+        ("training.epoch=3", r"training has no setting 'epoch'. Did you mean 'epochs'\?"),
+        ("encoder.hidden=wide", "encoder.hidden = 'wide'"),
+        ("training.epochs=many", "training.epochs = 'many'"),
+        ("prior.kind=nothing", "there is no prior 'nothing'"),
+        ("beta.ovr=0.5", "beta 'linear' has no setting 'ovr'"),
+        ("nothing", "write it as name=value"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(override, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.compose(None, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipe_and_bad_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="Did you mean 'ptb'"):
+        config.compose("ptbb")
+    with pytest.raises(UserError, match="no such configuration file"):
+        config.compose(None, tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("latent = \n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        config.compose(None, tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("name", config.recipes())
+def test_every_shipped_recipe_is_whole(name):
+    assert config.compose(name).recipe == name
+    assert {"about", "cite"} <= set(config.read_recipe(name))

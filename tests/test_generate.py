@@ -1,0 +1,157 @@
+"""Writing: every way of choosing words against what it should choose, at any batch size."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from tiny import tiny
+
+from midsentence import latent
+from midsentence.errors import UserError
+from midsentence.generate import Decoding, draw, generate, prior_sample, truncate
+from midsentence.parts.decoders import DECODERS
+from midsentence.text.batches import collate
+from midsentence.text.tokenizer import BOS, EOS, PAD, UNK
+
+
+def latents(count, size=3):
+    return torch.randn(count, size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        Decoding(max_length=12),
+        Decoding(greedy=True, max_length=12),
+        Decoding(beam=3, max_length=8),
+        Decoding(top_k=3, top_p=0.8, temperature=0.7, max_length=12),
+        Decoding(typical=0.6, max_length=12),
+    ],
+)
+def test_the_same_text_at_any_batch_size(decoder, how):
+    vae, z = tiny(decoder=decoder), latents(23)
+    whole = generate(vae, z, how, seed=4, batch=64)
+    assert len(whole) == 23
+    for size in (1, 2, 7):
+        assert generate(vae, z, how, seed=4, batch=size) == whole
+
+
+def test_seeds_differ_and_repeat():
+    vae, z = tiny(), latents(20)
+    how = Decoding(max_length=10)
+    assert generate(vae, z, how, seed=1) == generate(vae, z, how, seed=1)
+    assert generate(vae, z, how, seed=1) != generate(vae, z, how, seed=2)
+    assert torch.equal(prior_sample(vae, 5, 3), prior_sample(vae, 5, 3))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_greedy_takes_the_likeliest_word_each_time(decoder):
+    vae, z = tiny(decoder=decoder), latents(6)
+    for row, line in enumerate(generate(vae, z, Decoding(greedy=True, max_length=9))):
+        read = torch.tensor([[BOS, *line]])
+        logits = vae.head.logits(vae.decoder(read, z[row : row + 1]))[0]
+        expected = logits.argmax(-1).tolist()
+        assert expected[: len(line)] == line
+        assert len(line) == 9 or expected[len(line)] == EOS
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_wide_beam_finds_the_likeliest_sentence(decoder):
+    vae, z = tiny(decoder=decoder, vocab=UNK + 3), latents(5)
+    with torch.no_grad():
+        vae.head.bias[EOS - 2] += 1.0  # so that short sentences hold most of the mass
+    words = [UNK, UNK + 1, UNK + 2]
+    every = [list(s) for n in range(5) for s in itertools.product(words, repeat=n)]
+    held = collate(every)
+    found = generate(vae, z, Decoding(beam=81, max_length=5))
+    for row, line in enumerate(found):
+        log_px = vae.log_px(held, z[row].expand(1, len(every), 3))[0]
+        best = every[int(log_px.argmax())]
+        if len(line) < 5:
+            assert line == best
+    assert any(len(line) < 5 for line in found)
+
+
+def test_a_beam_is_never_worse_than_greedy():
+    vae, z = tiny(), latents(30)
+
+    def log_prob(lines):
+        held = collate(lines)
+        return vae.log_px(held, z[None])[0]
+
+    beam = generate(vae, z, Decoding(beam=8, max_length=30))
+    greedy = generate(vae, z, Decoding(greedy=True, max_length=30))
+    both = [i for i in range(30) if len(beam[i]) < 30 and len(greedy[i]) < 30]
+    better, plain = log_prob(beam)[both], log_prob(greedy)[both]
+    assert (better >= plain - 1e-9).float().mean() > 0.9
+    assert better.mean() >= plain.mean() - 1e-9
+
+
+def test_sampling_follows_the_probabilities():
+    p = torch.tensor([0.0, 0.0, 0.5, 0.2, 0.0, 0.3])
+    n = 40_000
+    drawn = draw(p.expand(n, -1), torch.rand(n))
+    counts = torch.bincount(drawn, minlength=6) / n
+    assert (counts[p == 0] == 0).all()
+    assert ((counts - p).abs() < 5 * (p * (1 - p) / n).sqrt() + 1e-12).all()
+    ends = draw(p.expand(2, -1), torch.tensor([0.0, 1 - 2**-24]))
+    assert ends.tolist() == [2, 5]
+
+
+LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
+
+
+@pytest.mark.parametrize(
+    ("how", "kept"),
+    [
+        (Decoding(top_k=2), [0, 1]),
+        (Decoding(top_p=0.7), [0, 1]),
+        (Decoding(top_p=0.76), [0, 1, 2]),
+        (Decoding(top_p=0.01), [0]),
+        # Entropy 1.21 nats; surprises 0.69, 1.39, 1.90, 2.30: the second word is nearest.
+        (Decoding(typical=0.2), [1]),
+        (Decoding(typical=0.5), [0, 1]),
+        (Decoding(), [0, 1, 2, 3]),
+    ],
+)
+def test_truncation_keeps_what_it_says(how, kept):
+    probabilities = truncate(LOGITS, how)[0]
+    assert probabilities.nonzero().flatten().tolist() == kept
+    assert torch.allclose(probabilities[kept], LOGITS.exp()[0, kept])
+
+
+def test_temperature_sharpens():
+    cold = truncate(LOGITS, Decoding(temperature=0.5))[0]
+    expected = LOGITS.exp()[0] ** 2
+    assert torch.allclose(cold, expected / expected.sum())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"max_length": 0}]
+)
+def test_meaningless_settings_are_refused(wrong):
+    with pytest.raises(UserError):
+        Decoding(**wrong)
+
+
+def test_control_ids_are_never_written():
+    vae = tiny()
+    written = generate(vae, latents(200), Decoding(max_length=20, temperature=5.0))
+    assert not {PAD, BOS, EOS} & {word for line in written for word in line}
+
+
+def test_paths_end_where_they_should():
+    a, b = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0])
+    straight, round_ = latent.path("linear", a, b, 3), latent.path("spherical", a, b, 3)
+    assert torch.allclose(straight[1], torch.tensor([1.5, 0.5]))
+    half = math.sqrt(0.5) * 2  # half-way round, of the mean length
+    assert torch.allclose(round_[1], torch.tensor([half, half]))
+    for points in (straight, round_):
+        assert torch.allclose(points[[0, -1]], torch.stack([a, b]), atol=1e-6)
+    assert torch.allclose(latent.path("spherical", a, 2 * a, 3)[1], 1.5 * a)
+    with pytest.raises(UserError, match="2 steps"):
+        latent.path("linear", a, b, 1)
+    with pytest.raises(UserError, match="spherical"):
+        latent.path("curved", a, b, 3)

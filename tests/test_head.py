@@ -1,0 +1,93 @@
+"""The fused head against plain float64 autograd, in value and gradient."""
+
+import pytest
+import torch
+from torch import nn
+
+from midsentence.parts import head as module
+from midsentence.parts.head import BagOfWords, Head
+
+V, H, M = 53, 16, 37
+
+
+def make(tied, width=H, **settings):
+    embedding = nn.Embedding(V, width)
+    head = Head(H, embedding, tied=tied, **settings)
+    with torch.no_grad():
+        head.bias.normal_()
+    return head
+
+
+def plain(head, hidden, targets):
+    logits = head.logits(hidden)
+    return logits.log_softmax(-1).gather(-1, targets[:, None]).squeeze(1)
+
+
+def inputs(dtype):
+    hidden = torch.randn(M, H, dtype=dtype, requires_grad=True)
+    return hidden, torch.randint(2, V, (M,)), torch.rand(M, dtype=dtype)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("width", [H, 10])
+@pytest.mark.parametrize("chunk", [1, 3 * V, 1 << 22])
+def test_value_and_gradient_equal_plain_autograd(monkeypatch, tied, width, chunk):
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    head = make(tied, width, precision="float32").double()
+    hidden, targets, weight = inputs(torch.float64)
+
+    def gradients(log_prob):
+        asked = [hidden, *head.parameters()]
+        return torch.autograd.grad((log_prob * weight).sum(), asked)
+
+    fused, exact = head.log_prob(hidden, targets), plain(head, hidden, targets)
+    assert torch.allclose(fused, exact, atol=1e-12)
+    for ours, theirs in zip(gradients(fused), gradients(exact), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_bfloat16_products_stay_close_and_sums_are_wide(tied):
+    head = make(tied, precision="bfloat16")
+    hidden, targets, weight = inputs(torch.float32)
+    fused, exact = head.log_prob(hidden, targets), plain(head, hidden, targets)
+    assert fused.dtype == torch.float32
+    assert (fused - exact).abs().max() < 0.06
+    assert (fused <= 0).all()
+    asked = [hidden, *head.parameters()]
+    ours = torch.autograd.grad((fused * weight).sum(), asked)
+    theirs = torch.autograd.grad((exact * weight).sum(), asked)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_a_certain_word_never_gets_more_than_probability_one():
+    head = make(False, precision="bfloat16")
+    hidden, targets, _ = inputs(torch.float32)
+    with torch.no_grad():
+        head.bias[targets[0] - 2] = 40.0
+    log_prob = head.log_prob(hidden, targets[:1].expand(M))
+    assert (log_prob <= 0).all()
+    assert log_prob[0] > -1e-3
+
+
+def test_pad_and_start_carry_no_mass():
+    head = make(False)
+    logits = head.logits(torch.randn(5, H))
+    assert torch.isneginf(logits[:, :2]).all()
+    assert logits.shape == (5, V)
+
+
+def test_no_rows_is_no_trouble():
+    head = make(True)
+    assert head.log_prob(torch.zeros(0, H), torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
+def test_bag_of_words_equals_the_hand_computed_sum():
+    bow = BagOfWords(3, V, hidden=4)
+    z = torch.randn(2, 2, 3)
+    targets = torch.tensor([[5, 6, 2], [7, 2, 0]])
+    found = bow(z, targets, targets != 0)
+    log_p = bow.net(z[1, 1]).log_softmax(-1)
+    assert found.shape == (2, 2)
+    assert torch.allclose(found[1, 1], log_p[7 - 2] + log_p[2 - 2])

@@ -1,0 +1,162 @@
+"""The laws: every entry of every table is held to them, so a new part is tested by being listed."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import PAIRINGS, REAL_ENCODERS, batch, language_model, tiny
+
+from midsentence.learning.objectives import Elbo
+from midsentence.parts.decoders import DECODERS
+from midsentence.parts.layers import Pooling
+from midsentence.parts.posteriors import POSTERIORS
+from midsentence.parts.priors import PRIORS
+from midsentence.text.batches import Batch, collate
+from midsentence.text.tokenizer import EOS, PAD, UNK
+
+RECURRENT = ("state", "input", "add", "skip")
+WAYS_IN = {"lstm": RECURRENT, "gru": RECURRENT, "transformer": (*RECURRENT, "memory")}
+INJECTED = [(d, [way]) for d in DECODERS for way in WAYS_IN[d]]
+INJECTED += [(d, list(WAYS_IN[d])) for d in DECODERS]
+DENSITIES = list(itertools.product(POSTERIORS, PRIORS))
+READERS = [(kind, {"pooling": pooling}) for kind in REAL_ENCODERS for pooling in Pooling.KINDS]
+READERS += [
+    (kind, {"pooling": pooling, "bidirectional": True, "layers": 2})
+    for kind in ("lstm", "gru")
+    for pooling in Pooling.KINDS
+]
+
+
+def silent(vae):
+    return [n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRINGS)
+@pytest.mark.parametrize(("posterior", "prior"), DENSITIES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradient_reaches_every_parameter(encoder, decoder, posterior, prior, tied):
+    vae = tiny(
+        encoder,
+        decoder,
+        writing={"inject": list(WAYS_IN[decoder]), "layers": 2},
+        posterior={"kind": posterior},
+        prior={"kind": prior},
+        head={"tied": tied},
+        objective={"bow": 0.1},
+    )
+    vae(batch(), 2, Elbo(bow=0.1))["objective"].sum().backward()
+    assert silent(vae) == []
+
+
+@pytest.mark.parametrize(("encoder", "reading"), READERS)
+def test_gradient_reaches_every_parameter_of_every_reader(encoder, reading):
+    vae = tiny(encoder, reading=reading)
+    vae(batch(), 1, Elbo())["objective"].sum().backward()
+    assert silent(vae) == []
+
+
+@pytest.mark.parametrize(("decoder", "inject"), INJECTED)
+def test_z_changes_what_is_written(decoder, inject):
+    vae = tiny(decoder=decoder, writing={"inject": inject})
+    z = torch.randn(2, 4, 3, dtype=torch.float64)
+    first, second = vae.log_px(batch(), z)
+    assert (first - second).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize(("posterior", "prior"), DENSITIES)
+def test_densities_of_a_pass_are_those_asked_afterwards(posterior, prior):
+    vae = tiny(posterior={"kind": posterior}, prior={"kind": prior})
+    run = vae.run(batch(), 3)
+    assert torch.allclose(run.log_qz, vae.infer(batch()).log_prob(run.z), atol=1e-12)
+    assert torch.allclose(run.log_pz, vae.prior().log_prob(run.z), atol=1e-12)
+    assert torch.allclose(run.log_px, vae.log_px(batch(), run.z), atol=1e-12)
+    assert torch.allclose(run.log_w, run.log_px + run.log_pz - run.log_qz)
+
+
+@pytest.mark.parametrize(("posterior", "prior"), DENSITIES)
+def test_closed_form_kl_agrees_with_monte_carlo(posterior, prior):
+    vae = tiny(posterior={"kind": posterior}, prior={"kind": prior})
+    run = vae.run(batch(), 40_000)
+    drawn = run.log_qz - run.log_pz
+    error = drawn.std(0) / 200
+    assert ((run.kl.sum(1) - drawn.mean(0)).abs() < 4.5 * error + 1e-9).all()
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRINGS)
+def test_padding_changes_nothing(encoder, decoder):
+    vae = tiny(encoder, decoder)
+    held = batch()
+    wider = Batch(torch.nn.functional.pad(held.tokens, (0, 4), value=PAD))
+    alone = [collate([held.tokens[i, 1 : held.lengths[i]].numpy()]) for i in range(len(held))]
+    z = torch.randn(1, 4, 3, dtype=torch.float64)
+    expected = vae.log_px(held, z)
+    assert torch.allclose(vae.log_px(wider, z), expected, atol=1e-10)
+    assert torch.allclose(vae.infer(wider).mean, vae.infer(held).mean, atol=1e-10)
+    for i, one in enumerate(alone):
+        assert torch.allclose(vae.log_px(one, z[:, i : i + 1]), expected[:, i : i + 1], atol=1e-10)
+        assert torch.allclose(vae.infer(one).mean, vae.infer(held).mean[i : i + 1], atol=1e-10)
+
+
+@pytest.mark.parametrize(("encoder", "reading"), READERS)
+def test_padding_changes_no_summary(encoder, reading):
+    vae = tiny(encoder, reading=reading)
+    held = batch()
+    wider = Batch(torch.nn.functional.pad(held.tokens, (0, 4), value=PAD))
+    assert torch.allclose(vae.encoder(wider), vae.encoder(held), atol=1e-10)
+
+
+@pytest.mark.parametrize(("decoder", "inject"), [*INJECTED, *((d, None) for d in DECODERS)])
+def test_stepping_equals_teacher_forcing(decoder, inject):
+    vae = tiny(decoder=decoder, writing={"inject": inject}) if inject else language_model(decoder)
+    tokens, z = batch().inputs, torch.randn(4, vae.latent, dtype=torch.float64)
+    whole = vae.decoder(tokens, z)
+    state, steps = vae.decoder.start(z), []
+    for place in range(tokens.shape[1]):
+        hidden, state = vae.decoder.step(tokens[:, place : place + 1], state)
+        steps.append(hidden)
+    assert torch.allclose(torch.cat(steps, 1), whole, atol=1e-10)
+    assert all(len(value) == 4 for value in state.values())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@torch.no_grad()
+def test_probabilities_of_all_sentences_and_the_open_mass_sum_to_one(decoder):
+    """A vocabulary of <unk> and two words: all sentences up to 4 words, then what is still open."""
+    vae = tiny(decoder=decoder, vocab=UNK + 3)
+    z = torch.randn(1, 1, 3, dtype=torch.float64)
+    words = [UNK, UNK + 1, UNK + 2]
+    total = 0.0
+    for length in range(5):
+        sentences = [list(s) for s in itertools.product(words, repeat=length)]
+        held = collate(sentences)
+        log_px = vae.log_px(held, z.expand(1, len(sentences), 3))
+        total += float(log_px.exp().sum())
+        if length == 4:
+            hidden = vae.decoder(held.inputs, z[0].expand(len(sentences), 3))
+            log_p = vae.head.logits(hidden).log_softmax(-1)
+            ends = log_p[:, -1, EOS].exp()
+            # P(prefix) = P(sentence) / P(</s>), and the open mass is P(prefix) (1 - P(</s>)).
+            total += float((log_px[0].exp() / ends * (1 - ends)).sum())
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_language_model_is_the_same_story_without_a_latent(decoder):
+    vae = language_model(decoder)
+    run = vae.run(batch(), 3)
+    assert run.z.shape == (3, 4, 0)
+    assert run.kl.shape == (4, 0)
+    assert torch.equal(run.log_w, run.log_px)
+    assert torch.equal(run.log_px[0], run.log_px[2])
+    vae(batch(), 1, Elbo())["objective"].sum().backward()
+    assert silent(vae) == []
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_dropouts_act_in_training_only(decoder):
+    writing = {"dropout": 0.5, "word_dropout": 0.5}
+    vae = tiny(decoder=decoder, writing=writing)
+    z = torch.randn(1, 4, 3, dtype=torch.float64)
+    assert torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))
+    vae.train()
+    assert not torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))

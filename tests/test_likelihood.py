@@ -1,0 +1,222 @@
+"""Estimators against exact answers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny import Lines, language_model, lines, tiny
+from torch import nn
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from midsentence.measuring import likelihood
+from midsentence.measuring.likelihood import (
+    active_units,
+    evaluate,
+    importance_weighted,
+    mutual_information,
+    survey,
+)
+from midsentence.vae import VAE
+
+D, X = 2, 3
+
+
+class LinearGaussian(VAE):
+    """p(z) = N(0, I), p(x|z) = N(W z, s^2 I), so p(x) is known. "Sentence" i is the point x_i.
+
+    q(z|x) is the exact posterior with its standard deviation stretched, so the bound is loose.
+    """
+
+    def __init__(self, stretch, points=12):
+        nn.Module.__init__(self)
+        torch.manual_seed(5)
+        self.w = nn.Parameter(torch.randn(X, D, dtype=torch.float64))
+        self.s = 0.6
+        self.points = torch.randn(points, X, dtype=torch.float64) * 1.5
+        self.spread = torch.linalg.inv(
+            torch.eye(D, dtype=torch.float64) + self.w.T @ self.w / self.s**2
+        ).detach()
+        self.stretch = stretch
+
+    def exact(self):
+        covariance = self.w @ self.w.T + self.s**2 * torch.eye(X, dtype=torch.float64)
+        zero = torch.zeros(X, dtype=torch.float64)
+        return MultivariateNormal(zero, covariance).log_prob(self.points).detach()
+
+    def encoder(self, held):
+        return self.points[held.tokens[:, 1] - 3]
+
+    def posterior(self, x):
+        mean = x @ self.w @ self.spread / self.s**2
+        return MultivariateNormal(mean, self.spread * self.stretch**2)
+
+    def infer(self, held):
+        return self.posterior(self.encoder(held))
+
+    def prior(self):
+        unit = Normal(torch.zeros(D, dtype=torch.float64), torch.ones(D, dtype=torch.float64))
+        return Independent(unit, 1)
+
+    def log_px(self, held, z):
+        return Normal(z @ self.w.T, self.s).log_prob(self.encoder(held)).sum(-1)
+
+    def lines(self):
+        return Lines([[3 + i] for i in range(len(self.points))])
+
+
+def test_exact_posterior_gives_the_exact_likelihood_with_one_sample():
+    model = LinearGaussian(stretch=1.0)
+    log_p, error = importance_weighted(model, model.lines(), 1)
+    assert log_p == pytest.approx(model.exact().numpy(), abs=1e-9)
+    assert error == pytest.approx(0, abs=1e-6)
+
+
+def test_the_importance_weighted_bound_rises_with_k_to_the_exact_value():
+    model = LinearGaussian(stretch=1.6)
+    exact = model.exact().mean().item()
+    means = [
+        np.mean([importance_weighted(model, model.lines(), k, seed=s)[0].mean() for s in range(60)])
+        for k in (1, 4, 16, 256)
+    ]
+    assert means[0] < means[1] < means[2] < means[3]
+    assert means[0] < exact - 0.2
+    assert means[3] == pytest.approx(exact, abs=0.01)
+
+
+def test_standard_error_is_the_scatter_over_seeds():
+    model = LinearGaussian(stretch=1.4)
+    runs = [importance_weighted(model, model.lines(), 200, seed=s) for s in range(200)]
+    scatter = np.std([log_p for log_p, _ in runs], axis=0)
+    stated = np.mean([error for _, error in runs], axis=0)
+    assert stated == pytest.approx(scatter, rel=0.25)
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+def test_no_memory_setting_changes_the_figure(decoder):
+    vae, held = tiny(decoder=decoder), lines()
+    whole, _ = importance_weighted(vae, held, 7, positions=10**9)
+    for positions in (1, 50, 333):
+        parts, _ = importance_weighted(vae, held, 7, positions=positions)
+        assert parts == pytest.approx(whole, abs=1e-10)
+
+
+def test_exactly_k_samples_are_used():
+    vae, held = tiny(), lines(5)
+    for k in (1, 3, 10):
+        log_p, _ = importance_weighted(vae, held, k, seed=2, positions=20)
+        seen = []
+        with likelihood.measuring(vae, 2):
+            for number, (rows, group) in enumerate(likelihood.groups(vae, held)):
+                torch.manual_seed(2 * 1_000_003 + number)
+                run = vae.run(group, k)
+                seen.append((rows, run.log_w.logsumexp(0) - math.log(k)))
+        for rows, expected in seen:
+            assert log_p[rows] == pytest.approx(expected.numpy(), abs=1e-10)
+
+
+def test_a_language_model_is_scored_exactly():
+    vae, held = language_model(), lines(6)
+    log_p, error = importance_weighted(vae, held, 1)
+    for i in range(len(held)):
+        one = Lines([held[i]])
+        with torch.no_grad():
+            ((_, group),) = likelihood.groups(vae, one)
+            expected = vae.log_px(group, torch.zeros(1, 1, 0, dtype=torch.float64))
+        assert log_p[i] == pytest.approx(expected.item(), abs=1e-10)
+    assert (error == 0).all()
+    assert evaluate(vae, held, held.sizes, 500)["samples"] == 1
+
+
+class Known(VAE):
+    """A posterior whose summary is its mean: N(h, s^2 I)."""
+
+    def __init__(self, s):
+        nn.Module.__init__(self)
+        self.s = s
+
+    def posterior(self, h):
+        return Independent(Normal(h, self.s), 1)
+
+
+def found_of(means, s, seed=0):
+    torch.manual_seed(seed)
+    q = Independent(Normal(means, s), 1)
+    z = q.rsample()
+    nothing = torch.zeros(len(means))
+    return likelihood.Survey(
+        means, means, z, q.log_prob(z), nothing, nothing, torch.zeros_like(means)
+    )
+
+
+def test_mutual_information_of_far_apart_posteriors_is_the_cap():
+    means = torch.arange(16.0)[:, None] * 100
+    assert mutual_information(Known(0.1), found_of(means, 0.1)) == pytest.approx(math.log(16))
+
+
+def test_mutual_information_of_equal_posteriors_is_zero():
+    assert mutual_information(Known(1.0), found_of(torch.zeros(50, 3), 1.0)) == pytest.approx(
+        0, abs=1e-5
+    )
+
+
+def test_mutual_information_of_two_clusters_is_ln_two():
+    means = torch.tensor([0.0, 100.0]).repeat(200)[:, None]
+    assert mutual_information(Known(1.0), found_of(means, 1.0)) == pytest.approx(
+        math.log(2), abs=1e-4
+    )
+
+
+def test_mutual_information_of_a_gaussian_channel():
+    """z = m + s eps with m ~ N(0, 1): I = ln(1 + 1 / s^2) / 2, up to N and one sample each."""
+    torch.manual_seed(3)
+    means = torch.randn(4000, 1)
+    found = mutual_information(Known(0.5), found_of(means, 0.5))
+    assert found == pytest.approx(0.5 * math.log(5), abs=0.04)
+
+
+def test_active_units_counts_the_variance_of_the_means():
+    means = torch.stack(
+        [torch.zeros(100), torch.tensor([-0.11, 0.11] * 50), torch.tensor([-0.09, 0.09] * 50)], 1
+    )
+    assert active_units(means) == 1  # variances 0, 0.0121, 0.0081
+    assert active_units(means, 0.005) == 2
+
+
+def test_survey_keeps_the_sentences_order():
+    vae, held = tiny(), lines(30)
+    whole = survey(vae, held)
+    for i in (0, 7, 29):
+        assert torch.allclose(whole.mean[i], survey(vae, Lines([held[i]])).mean[0], atol=1e-10)
+
+
+def test_evaluate_divides_sums_by_sums():
+    vae, held = tiny(), lines(30)
+    table = evaluate(vae, held, held.sizes, 5)
+    log_p, _ = importance_weighted(vae, held, 5)
+    tokens = sum(len(held[i]) + 1 for i in range(30))
+    assert table["tokens"] == tokens
+    assert table["nll"] == pytest.approx(-log_p.mean())
+    assert table["ppl"] == pytest.approx(math.exp(-log_p.sum() / tokens))
+    assert table["bits_per_byte"] == pytest.approx(
+        -log_p.sum() / math.log(2) / held.sizes.sum()
+    )
+    assert table["elbo"] == pytest.approx(-(table["reconstruction"] + table["kl"]))
+    assert table["marginal_kl"] == pytest.approx(table["kl"] - table["mi"])
+    assert table["mi_cap"] == pytest.approx(math.log(30))
+    assert table["nll"] < -table["elbo"] + 0.5
+    wanted = "sentences tokens bytes samples nll nll_stderr elbo reconstruction kl ppl "
+    wanted += "bits_per_byte mi mi_cap active_units latent marginal_kl"
+    assert set(wanted.split()) <= set(table)
+
+
+def test_measuring_leaves_the_random_state_and_the_mode_alone():
+    vae = tiny().train()
+    torch.manual_seed(9)
+    expected = torch.rand(1)
+    torch.manual_seed(9)
+    survey(vae, lines(4))
+    importance_weighted(vae, lines(4), 3)
+    assert torch.rand(1) == expected
+    assert vae.training
+

@@ -1,0 +1,178 @@
+"""Training from text to a model folder, and going on after a stop as if there had been none."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from midsentence import TextVAE, UserError, pipeline
+from midsentence.learning import checkpoint
+from midsentence.learning.optimizers import SGD
+
+FAST = [
+    "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
+    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word",
+]  # fmt: skip
+PEOPLE = "anna ben carla dirk emma finn greta hugo".split()
+THINGS = "a book|two trees|the sea|some bread|a small house|their old songs".split("|")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "text.txt"
+    lines = [f"{p} {v} {t}" for p in PEOPLE for v in ("sees", "likes", "paints") for t in THINGS]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def run(corpus, out, *settings, **more):
+    return pipeline.train(corpus, out, settings=[*FAST, *settings], **more)
+
+
+def records(out, kind):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
+    out = tmp_path / "run"
+    model = run(corpus, out, "training.max_steps=150", "optimizer.lr=0.01")
+    expected = {"config.toml", "model.safetensors", "manifest.json", "metrics.jsonl"}
+    assert expected | {"report.html", "tokenizer.json"} <= {f.name for f in out.iterdir()}
+    valid = records(out, "valid")
+    assert valid[-1]["elbo"] > valid[0]["elbo"] + 3
+    assert records(out, "train")[-1]["step"] == 150
+    assert {"elbo", "kl", "beta", "words_per_second"} <= set(records(out, "train")[0])
+    assert len(model.sample(3)) == 3
+    checkpoint.verify(out)
+
+
+def test_stopping_and_going_on_equals_going_through(corpus, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(corpus, whole, "training.max_steps=60", "decoder.dropout=0.3")
+
+    def stop(event, record):
+        if event == "train" and record["step"] == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert run(corpus, parts, "training.max_steps=60", "decoder.dropout=0.3", listener=stop) is None
+    stopped, _ = checkpoint.latest(parts / "checkpoints")
+    pipeline.train(corpus, parts, resume=True)
+    for name, tensor in checkpoint.latest(whole / "checkpoints")[0].items():
+        assert torch.equal(tensor, checkpoint.latest(parts / "checkpoints")[0][name]), name
+    assert not torch.equal(
+        stopped["model.head.bias"],
+        checkpoint.latest(parts / "checkpoints")[0]["model.head.bias"],
+    )
+    for kind in ("train", "valid"):
+        held = [
+            [{k: v for k, v in r.items() if k not in ("seconds", "words_per_second")} for r in rs]
+            for rs in (records(whole, kind), records(parts, kind))
+        ]
+        assert [r["step"] for r in held[0]] == [r["step"] for r in held[1]]
+        if kind == "valid":
+            assert held[0] == held[1]
+
+
+def test_a_run_is_never_overwritten(corpus, tmp_path):
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=2")
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="--resume"):
+        run(corpus, out, "training.max_steps=2")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="not empty"):
+        run(corpus, mine)
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_resume_needs_the_same_run(corpus, tmp_path):
+    with pytest.raises(UserError, match="no run to resume"):
+        run(corpus, tmp_path / "none", resume=True)
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=2")
+    with pytest.raises(UserError, match="trained on"):
+        pipeline.train("builtin:grammar", out, resume=True)
+
+
+def test_saved_and_loaded_gives_the_same_numbers(corpus, tmp_path):
+    model = run(corpus, tmp_path / "run", "training.max_steps=20", "head.tied=true")
+    model.save_pretrained(tmp_path / "copy")
+    copy = TextVAE.from_pretrained(tmp_path / "copy")
+    lines = ["anna sees the sea", "hugo paints a book"]
+    assert torch.equal(model.encode(lines), copy.encode(lines))
+    assert model.sample(5, seed=2) == copy.sample(5, seed=2)
+    assert [s.log_px for s in model.score(lines, 20)] == [s.log_px for s in copy.score(lines, 20)]
+    assert copy.decode(copy.encode(lines), greedy=True) == copy.reconstruct(lines)
+    assert copy.interpolate(*lines, steps=3)[0] == copy.reconstruct(lines)[0]
+
+
+def test_damage_is_found(corpus, tmp_path):
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=2")
+    path = out / "model.safetensors"
+    held = bytearray(path.read_bytes())
+    held[-3] ^= 4
+    path.write_bytes(held)
+    with pytest.raises(UserError, match="model.safetensors is damaged"):
+        TextVAE.from_pretrained(out)
+    path.unlink()
+    with pytest.raises(UserError, match="missing"):
+        TextVAE.from_pretrained(out)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"x": torch.full((2,), float(step))}, {"step": step})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000002", "step-000003"]
+    (tmp_path / "step-000003" / "tensors.safetensors").write_bytes(b"broken")
+    tensors, state = checkpoint.latest(tmp_path)
+    assert state == {"step": 2}
+    assert tensors["x"].tolist() == [2.0, 2.0]
+
+
+def test_divergence_stops_with_one_line_and_keeps_the_last_good(corpus, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="Lower optimizer.lr"):
+        run(corpus, out, "optimizer.kind=sgd", "optimizer.lr=1e30", "training.max_steps=200")
+
+
+def test_early_stopping_keeps_the_best(corpus, tmp_path):
+    out = tmp_path / "run"
+    run(corpus, out, "training.epochs=200", "training.patience=2", "optimizer.lr=0.05",
+        "beta.kind=constant", "training.validations=2")  # fmt: skip
+    valid = [r["elbo"] for r in records(out, "valid")]
+    assert len(valid) < 400
+    best = TextVAE.from_pretrained(out)
+    held = pipeline.Corpus.open(out / "corpus").valid
+    found = pipeline.trainer.bound(best.vae, held, seed=0)
+    assert found["elbo"] == pytest.approx(max(valid), abs=1e-4)
+
+
+def test_a_language_model_trains_by_the_same_door(corpus, tmp_path):
+    model = pipeline.train(
+        corpus, tmp_path / "lm", recipe="lm",
+        settings=["decoder.hidden=8", "tokenizer.kind=word", "training.max_steps=30"],
+    )  # fmt: skip
+    assert model.latent == 0
+    score = model.score(["anna sees the sea"])[0]
+    assert score.stderr == 0
+    assert score.kl == 0
+    assert score.log_px < 0
+
+
+def test_published_sgd_halves_and_stops():
+    sgd = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, halve_from=2, halvings=2)
+    said = [sgd.validated(better, epoch) for epoch, better in enumerate([1, 0, 0, 0, 0, 0])]
+    assert said == ["go on", "go on", "back to best", "go on", "stop", "go on"]
+    assert sgd.rate(0.5) == 0.25
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(corpus, tmp_path, device):
+    with pytest.raises(UserError, match="not on this machine"):
+        run(corpus, tmp_path / "run", f"training.device={device}")
