@@ -166,10 +166,10 @@ def test_a_language_model_trains_by_the_same_door(corpus, tmp_path):
 
 
 def test_published_sgd_halves_and_stops():
-    sgd = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, halve_from=2, halvings=2)
+    sgd = SGD([("w", torch.nn.Parameter(torch.zeros(1)))], lr=1.0, halve_from=2, halvings=2)
     said = [sgd.validated(better, epoch) for epoch, better in enumerate([1, 0, 0, 0, 0, 0])]
     assert said == ["go on", "go on", "back to best", "go on", "stop", "go on"]
-    assert sgd.rate(0.5) == 0.25
+    assert sgd.rates(0.5) == [0.25]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])

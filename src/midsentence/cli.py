@@ -6,15 +6,18 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 from .errors import UserError
 
 if TYPE_CHECKING:
     from .bundle import TextVAE
+
+# typer carries a copy of click and exports only these of its errors; the first is a usage error.
+UsageError = typer.BadParameter.__mro__[1]
+ClickException = UsageError.__mro__[1]
 
 # torch takes seconds to load, so everything that needs it is imported inside its command.
 
@@ -89,7 +92,16 @@ def chunks(source: str, size: int = 256) -> Iterator[list[str]]:
 
 
 def say(line: str) -> None:
-    print(line, flush=False)
+    try:
+        print(line)
+    except BrokenPipeError:
+        hang_up()
+
+
+def hang_up() -> NoReturn:
+    """Whoever read us (head, less) has enough. Python would complain once more while closing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def say_json(**content: Any) -> None:
@@ -341,17 +353,12 @@ def main() -> None:
         sys.stdout.flush()
     except UserError as error:
         code = fail(str(error), 1)
-    except click.UsageError as error:
-        where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
-        code = fail(error.format_message().rstrip(".") + where, 2)
-    except click.ClickException as error:
-        code = fail(error.format_message(), 1)
-    except (KeyboardInterrupt, click.Abort):
+    except ClickException as error:
+        code = fail(error.format_message(), 2 if isinstance(error, UsageError) else 1)
+    except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
     except BrokenPipeError:
-        # Whoever read us (head, less) has enough. Python would complain once more while closing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        hang_up()
     sys.exit(code)
 
 

@@ -80,6 +80,12 @@ def warm_cosine(progress: float, *, warmup: float, floor: float) -> float:
     return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
+def hold_cosine(progress: float, *, hold: float, floor: float) -> float:
+    """Factor on the learning rate: 1 over the part `hold`, then half a cosine to `floor`."""
+    done = max(0.0, progress - hold) / (1 - hold) if hold < 1 else 0.0
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
 def schedule(kind: str, **settings: float) -> Schedule:
     """The schedule `kind` with its settings fixed."""
     return partial(SCHEDULES[kind], **settings)

@@ -78,7 +78,7 @@ class Trainer:
         self.device = bundle.pick_device(settings.device)
         self.vae = bundle.assemble(config, corpus.tokenizer.vocab_size).to(self.device)
         self.optimizer: Optimizer = configuration.build(
-            OPTIMIZERS, config.optimizer, self.vae.parameters()
+            OPTIMIZERS, config.optimizer, self.vae.named_parameters()
         )
         self.beta = schedule(**config.beta)
         asked = config.objective
@@ -136,7 +136,7 @@ class Trainer:
         tensors, state = found
         model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
         bundle.load_weights(self.vae, model, self.out)
-        checkpoint.restore_optimizer(self.optimizer.torch, tensors)
+        checkpoint.restore_optimizers(self.optimizer.each, tensors)
         self.optimizer.__dict__.update(state["optimizer"])
         self.at = Position(**state["position"])
         torch.set_rng_state(tensors["rng"])
@@ -161,9 +161,10 @@ class Trainer:
         store = self.corpus.train
         labels = None if store.labels is None else store.labels[rows]
         batch = collate([store[i] for i in rows], labels).to(self.device)
-        rate, beta = self.optimizer.rate(progress), self.beta(progress)
-        for group in self.optimizer.torch.param_groups:
-            group["lr"] = rate
+        rates, beta = self.optimizer.rates(progress), self.beta(progress)
+        for each, rate in zip(self.optimizer.each, rates, strict=True):
+            for group in each.param_groups:
+                group["lr"] = rate
         self.vae.train()
         result = self.vae(
             batch, self.config.objective.samples, replace(self.objective, beta=beta)
@@ -171,11 +172,13 @@ class Trainer:
         # The mean over sentences. The divisor is the epoch's mean batch and not this one's, so that
         # a sentence weighs the same whatever company its length brings it into.
         loss = -result["objective"].sum() * per_epoch / len(store)
-        self.optimizer.torch.zero_grad()
+        self.vae.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.training.clip)
+        norms = [self._clip(each) for each in self.optimizer.each]
+        norm = torch.stack(norms).norm()
         if torch.isfinite(norm):
-            self.optimizer.torch.step()
+            for each in self.optimizer.each:
+                each.step()
             self.at.bad = 0
         else:
             self.at.bad += 1
@@ -184,7 +187,11 @@ class Trainer:
                     f"training diverged at step {self.at.step}: {self.at.bad} gradients in a row "
                     "were not finite. Lower optimizer.lr, then --resume from the last checkpoint"
                 )
-        tally.add(result, int(batch.mask.sum()), norm, beta=beta, lr=rate)
+        tally.add(result, int(batch.mask.sum()), norm, beta=beta, lr=rates[0])
+
+    def _clip(self, each: torch.optim.Optimizer) -> torch.Tensor:
+        parameters = [p for group in each.param_groups for p in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.training.clip)
 
     def _validate(self, planned: int, per_epoch: int) -> None:
         at = self.at
@@ -223,7 +230,7 @@ class Trainer:
 
     def _save(self) -> None:
         tensors = {f"model.{k}": v for k, v in bundle.weights(self.vae).items()}
-        tensors |= checkpoint.optimizer_tensors(self.optimizer.torch)
+        tensors |= checkpoint.optimizer_tensors(self.optimizer.each)
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)

@@ -25,11 +25,11 @@ from functools import cache, cached_property
 from itertools import accumulate, islice, product
 from typing import TYPE_CHECKING
 
-from midsentence.errors import UserError
-from midsentence.text import lexicon as lex
+from ..errors import UserError
+from . import lexicon as lex
 
 if TYPE_CHECKING:
-    from midsentence.text.readers import Line
+    from .readers import Line
 
 Ends = list[tuple[int, float]]  # one entry a derivation: where it ends, its log-probability
 
@@ -175,8 +175,8 @@ def maybe(probability: float, node: Node) -> Node:
 
 @cache
 def ranked(phrases: tuple[str, ...], exponent: float = 1.0) -> Node:
-    """Zipf-Mandelbrot over a list in order of rank: weight (rank + 1)^-exponent, rank from 1."""
-    weights = [(rank + 2) ** -exponent for rank in range(len(phrases))]
+    """Zipf over a list in order of rank: weight rank^-exponent."""
+    weights = [rank**-exponent for rank in range(1, len(phrases) + 1)]
     if any(" " in phrase for phrase in phrases):
         parts = [Seq(*map(word, phrase.split())) for phrase in phrases]
         return Choice(zip(weights, parts, strict=True))
@@ -223,11 +223,11 @@ def english(words: lex.Lexicon = lex.ENGLISH) -> Rules:
         agent = nouns(words.topics[topic].agents, number)
         bond = inflected(words.bonds[sentiment], tense, number)
         other = word("another" if one else "other")
-        quality = maybe(0.35, ranked(words.qualities[sentiment]))
+        quality = maybe(0.3, ranked(words.qualities[sentiment]))
         described = Seq(ranked(words.determiners[number]), quality, agent)
-        person_known = Repeat(0.1, Seq(word("who"), bond, other, agent))
+        person_known = Repeat(0.08, Seq(word("who"), bond, other, agent))
         named = Seq(person, maybe(0.5, Seq(the, agent)) if one else Seq(word("and"), the, agent))
-        return Choice([(0.85, Seq(described, person_known)), (0.15, named)])
+        return Choice([(0.87, Seq(described, person_known)), (0.13, named)])
 
     @cache
     def thing_and_place(topic: str) -> Node:
@@ -239,7 +239,7 @@ def english(words: lex.Lexicon = lex.ENGLISH) -> Rules:
         ]
         of_town = maybe(0.4, Seq(word("of"), town))
         place = Seq(ranked(words.prepositions), the, ranked(found.places), of_town)
-        return Seq(Choice(things), maybe(0.35, place))
+        return Seq(Choice(things), maybe(0.25, place))
 
     @cache
     def ending(tense: str, sentiment: str, asked: bool) -> Node:
@@ -267,21 +267,22 @@ def english(words: lex.Lexicon = lex.ENGLISH) -> Rules:
             if asked:
                 asking = Seq(auxiliary, who, adverb, ranked(verbs), rest, maybe(0.3, when))
                 return Seq(asking, end, word("?"))
-            if form == "negation":
-                does_so = Seq(adverb, auxiliary, word("not"), ranked(verbs))
+            if form == "negation":  # sadly did not go, but will sadly not go
+                order = (auxiliary, adverb) if tense == "future" else (adverb, auxiliary)
+                does_so = Seq(*order, word("not"), ranked(verbs))
             elif tense == "future":
                 does_so = Seq(auxiliary, adverb, ranked(verbs))
             else:
                 does_so = Seq(adverb, inflected(verbs, tense, number))
             body = Seq(who, does_so, rest)
-            told = Choice([(0.5, body), (0.3, Seq(when, body)), (0.2, Seq(body, when))])
+            told = Choice([(0.6, body), (0.25, Seq(when, body)), (0.15, Seq(body, when))])
             return Seq(told, end, word("."))
 
         return Choice(
             [
-                (0.5, clause(adverb, NOTHING)),
-                (0.35, clause(NOTHING, end)),
-                (0.15, clause(adverb, end)),
+                (0.62, clause(adverb, NOTHING)),
+                (0.3, clause(NOTHING, end)),
+                (0.08, clause(adverb, end)),
             ]
         )
 
@@ -361,7 +362,7 @@ class Grammar:
         return masks
 
     def derivations(self, sentence: str) -> list[tuple[dict[str, str], float]]:
-        """The factors and log-probability (nats) of every derivation: at most one, if unambiguous."""
+        """The factors and log-probability (nats) of every derivation: one at most."""
         written = sentence.split()
         tokens = ["a" if token == "an" else token for token in written]
         if _spell(tokens) != written:
@@ -396,7 +397,7 @@ class Grammar:
             close = get_close_matches(label, self.factors, n=1)
             hint = f"Did you mean '{close[0]}'?" if close else f"It has {', '.join(self.factors)}."
             raise UserError(f"builtin:grammar has no label '{label}'. {hint}")
-        from midsentence.text.readers import Line
+        from .readers import Line
 
         drawn = islice(self._stream(seed), n)
         return (Line(text=d.text, label=d.factors[label] if label else None) for d in drawn)

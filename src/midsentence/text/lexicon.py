@@ -6,8 +6,9 @@ makes sense with any object of the same topic, so that the two can be drawn inde
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import product
+from typing import Any
 
 TENSES = ("past", "present", "future")
 NUMBERS = ("singular", "plural")
@@ -46,22 +47,17 @@ class Lexicon:
     bonds: dict[str, Words]
 
     def cut(self, topics: int, words: int) -> Lexicon:
-        """The first `words` of every list and the first `topics`, for grammars one can enumerate."""
-        chosen = {
-            name: Topic(**{f.name: getattr(topic, f.name)[:words] for f in fields(Topic)})
-            for name, topic in list(self.topics.items())[:topics]
-        }
-        lists = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "topics"}
-        return replace(
-            self,
-            topics=chosen,
-            **{
-                name: {k: v[:words] for k, v in found.items()}
-                if isinstance(found, dict)
-                else found[:words]
-                for name, found in lists.items()
-            },
-        )
+        """The first `topics`, and the first `words` of every list: for grammars to enumerate."""
+
+        def shorter(found: Any) -> Any:
+            if isinstance(found, tuple):
+                return found[:words]
+            if isinstance(found, Topic):
+                return Topic(**{f.name: shorter(getattr(found, f.name)) for f in fields(Topic)})
+            return {key: shorter(value) for key, value in found.items()}
+
+        lists: dict[str, Any] = {f.name: shorter(getattr(self, f.name)) for f in fields(self)}
+        return Lexicon(**lists | {"topics": dict(list(lists["topics"].items())[:topics])})
 
 
 PLURALS = {
@@ -130,8 +126,11 @@ def wants_an(word: str) -> bool:
 
 
 def _topic(agents: str, objects: str, verbs: str, adjectives: str, places: str) -> Topic:
-    lists = (agents, objects, verbs, adjectives, places)
-    return Topic(*(tuple(words.split()) for words in lists))
+    return Topic(*map(_words, (agents, objects, verbs, adjectives, places)))
+
+
+def _words(text: str) -> Words:
+    return tuple(text.split())
 
 
 def _phrases(text: str) -> Words:
@@ -147,10 +146,10 @@ def _coined(beginnings: str, endings: str) -> Words:
 
 TOPICS = {
     "sea": _topic(
-        "sailor captain fisherman diver skipper pirate helmsman smuggler navigator admiral whaler "
-        "lifeguard",
-        "boat ship net sail anchor rope raft mast oar canoe barrel lantern compass rudder buoy hull "
-        "dinghy ferry trawler yacht cable hook paddle periscope",
+        "sailor captain fisherman diver skipper pirate helmsman smuggler navigator admiral "
+        "whaler lifeguard",
+        "boat ship net sail anchor rope raft mast oar canoe barrel lantern compass rudder buoy "
+        "hull dinghy ferry trawler yacht cable hook paddle periscope",
         "repair haul tow secure moor salvage scrub unload lower hoist fasten lash",
         "wooden rusty weathered tarred floating drifting seaworthy salty waterlogged barnacled",
         "harbour lighthouse pier beach dock bay quay reef",
@@ -172,7 +171,8 @@ TOPICS = {
         "alphabet",
         "study explain correct copy discuss translate memorise revise quote summarise illustrate "
         "simplify",
-        "difficult easy puzzling lengthy historical handwritten memorable unfinished poetic rhyming",
+        "difficult easy puzzling lengthy historical handwritten memorable unfinished poetic "
+        "rhyming",
         "library classroom playground campus corridor blackboard dormitory gymnasium",
     ),
     "farm": _topic(
@@ -208,9 +208,9 @@ TOPICS = {
     "court": _topic(
         "lawyer judge clerk detective magistrate prosecutor juror sheriff barrister solicitor "
         "bailiff notary",
-        "case contract verdict appeal treaty warrant sentence lawsuit complaint petition confession "
-        "testimony clause settlement licence alibi patent statute deed charter accusation mortgage "
-        "decree affidavit",
+        "case contract verdict appeal treaty warrant sentence lawsuit complaint petition "
+        "confession testimony clause settlement licence alibi patent statute deed charter "
+        "accusation mortgage decree affidavit",
         "dismiss challenge reject dispute contest verify overturn uphold cite withdraw scrutinise "
         "ratify",
         "legal controversial confidential valid forged binding unsigned fraudulent sworn "
@@ -274,7 +274,8 @@ ENGLISH = Lexicon(
         "ra lin dor mira nna ric sa van wen tho bel cus dia fred gan la mond nys rion zette",
     ),
     towns=_coined(
-        "mar win hol ash brim cal dun ever fal gren hart kel lang mil north oak pen raven sil thorn",
+        "mar win hol ash brim cal dun ever fal gren hart kel lang mil north oak pen raven sil "
+        "thorn",
         "low ford ton bury wick dale field ham stead worth bourne combe gate hurst mere port shaw "
         "stow well cliffe",
     ),
@@ -283,8 +284,8 @@ ENGLISH = Lexicon(
         "everyone / the whole town / the crowd / the family / the mayor / the press"
     ),
     determiners={
-        "singular": _phrases("the / a / this / that / one"),
-        "plural": _phrases("the / some / two / many / these / three / several"),
+        "singular": _phrases("the / a / this / one"),
+        "plural": _phrases("the / some / two / many / these"),
     },
     times={
         "past": _phrases(
@@ -301,55 +302,52 @@ ENGLISH = Lexicon(
         ),
     },
     adverbs={
-        "positive": tuple(
+        "positive": _words(
             "happily proudly gladly cheerfully eagerly joyfully skilfully kindly gracefully "
-            "bravely merrily lovingly".split()
+            "bravely merrily lovingly"
         ),
-        "neutral": tuple(
+        "neutral": _words(
             "quickly slowly quietly carefully usually calmly suddenly simply briefly routinely "
-            "silently formally".split()
+            "silently formally"
         ),
-        "negative": tuple(
+        "negative": _words(
             "sadly angrily badly grimly reluctantly bitterly carelessly nervously gloomily rudely "
-            "miserably clumsily".split()
+            "miserably clumsily"
         ),
     },
     qualities={
-        "positive": tuple(
+        "positive": _words(
             "happy clever kind brave cheerful gentle generous brilliant proud charming skilful "
-            "graceful".split()
+            "graceful"
         ),
-        "neutral": tuple(
-            "young old tall local quiet busy thin foreign famous bearded retired "
-            "left-handed".split()
+        "neutral": _words(
+            "young old tall local quiet busy thin foreign famous bearded retired left-handed"
         ),
-        "negative": tuple(
-            "angry lazy cruel weary gloomy rude careless jealous clumsy bitter selfish "
-            "miserable".split()
+        "negative": _words(
+            "angry lazy cruel weary gloomy rude careless jealous clumsy bitter selfish miserable"
         ),
     },
     feelings={
-        "positive": tuple(
+        "positive": _words(
             "pleased glad delighted grateful thrilled satisfied relieved overjoyed impressed "
-            "hopeful".split()
+            "hopeful"
         ),
-        "neutral": tuple(
-            "surprised curious ready silent attentive present awake informed indifferent "
-            "thoughtful".split()
+        "neutral": _words(
+            "surprised curious ready silent attentive present awake informed indifferent thoughtful"
         ),
-        "negative": tuple(
+        "negative": _words(
             "upset worried disappointed furious ashamed annoyed afraid unhappy disgusted "
-            "heartbroken".split()
+            "heartbroken"
         ),
     },
     effects={
-        "positive": tuple("please delight encourage amuse inspire cheer".split()),
-        "neutral": tuple("surprise interest concern affect involve distract".split()),
-        "negative": tuple("annoy worry disappoint frighten offend depress".split()),
+        "positive": _words("please delight encourage amuse inspire cheer"),
+        "neutral": _words("surprise interest concern affect involve distract"),
+        "negative": _words("annoy worry disappoint frighten offend depress"),
     },
     bonds={
-        "positive": tuple("admire trust praise love thank respect".split()),
-        "neutral": tuple("know meet follow resemble remember visit".split()),
-        "negative": tuple("blame fear envy hate mistrust insult".split()),
+        "positive": _words("admire trust praise love thank respect"),
+        "neutral": _words("know meet follow resemble remember visit"),
+        "negative": _words("blame fear envy hate mistrust insult"),
     },
 )

@@ -1,8 +1,9 @@
 """Strings <-> ids. Four kinds of token, one interface, built on HF `tokenizers`."""
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,36 +17,50 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("word", "char", "bpe", "unigram")
 
-LOOKED_AT = 20_000
-"""Lines that `auto` looks at."""
+DEFAULT_SIZES = {"word": 20_000, "char": 8_000, "bpe": 8_192, "unigram": 8_192}
+SMALLEST_LEARNED = 384
+BYTES_A_PIECE = 200
+"""A piece should be seen often enough to be learned: bytes of corpus for each, by default."""
 
-# BPE training is quadratic in a word's length, so words are cut before it sees them. The pieces put
-# together are the text again, and a space stays with the word it leads.
-PIECES = r" ?\S{1,64}|\s+(?!\S)|\s+"
+LOOKED_AT = 20_000
+LOOKED_AT_CHARS = 4_000_000
+"""Lines and characters that `auto` looks at."""
+
+# BPE training is quadratic in a word's length, so words, and runs of spaces, are cut before it sees
+# them. The pieces put together are the text again, and a space stays with the word it leads.
+PIECES = r" ?\S{1,64}|\s{1,64}(?!\S)|\s{1,64}"
 
 UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x0F00, 0x109F),  # Tibetan, Myanmar
     (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # kana
+    (0x1950, 0x19DF),  # Tai Le, New Tai Lue
+    (0x3040, 0x312F),  # kana, bopomofo
     (0x3400, 0x9FFF),  # Han
     (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9D),  # half-width kana
     (0x20000, 0x3FFFF),
 )
 
+OPENING, CLOSING = frozenset("\"'([{“‘«¿¡"), frozenset(',;:!?")]}”»…')
+
 
 class Tokenizer:
-    """Sentences as ids. Ids 0 to 3 are <pad>, <s>, </s>, <unk>; no text ever encodes to the first three.
+    """Sentences as ids: 0 to 3 are <pad>, <s>, </s>, <unk>. No text encodes to the first three.
 
     - ``word``: whitespace-separated words, the most frequent `vocab_size`, others ``<unk>`` (as is
       a literal ``<unk>`` in the text). Decoding gives the line up to whitespace.
     - ``char``: Unicode characters. Exact for characters seen in training.
     - ``bpe``: byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019). Exact.
     - ``unigram``: unigram language model over bytes (Kudo 2018). Exact.
+
+    `reason` says in a clause why this kind was chosen.
     """
 
     def __init__(self, kind: str, reason: str, inner: tokenizers.Tokenizer):
         self.kind, self.reason, self._inner = kind, reason, inner
+        self._ids: dict[str, int] = inner.get_vocab()
+        self._pieces = sorted(self._ids, key=self._ids.__getitem__)
 
     @classmethod
     def train(
@@ -56,95 +71,135 @@ class Tokenizer:
         vocab_size: int | None = None,
         min_count: int = 1,
     ) -> "Tokenizer":
-        """Learn a vocabulary. `vocab_size` counts the four special ids.
+        """Learn a vocabulary from `lines`, which are read once and never held.
 
-        Raises UserError for an unknown kind or a size that is too small.
+        `vocab_size` counts the four special ids; by default it is what `DEFAULT_SIZES` says, or
+        less for a small corpus. Words, characters and pairs seen less than `min_count` times are
+        left out. The same lines give the same ids.
+
+        Raises UserError for an unknown kind, a size that is too small, or no text.
         """
         lines = iter(lines)
         reason = f"{kind} tokens were asked for"
         if kind == "auto":
-            looked_at = list(islice(lines, LOOKED_AT))
+            looked_at = _until(islice(lines, LOOKED_AT), len, LOOKED_AT_CHARS)
             kind, reason = choose(looked_at)
             lines = chain(looked_at, lines)
         if kind not in KINDS:
             raise UserError(f"tokenizer.kind = {kind!r} is not one of auto, {', '.join(KINDS)}")
         least = 261 if kind in ("bpe", "unigram") else 5
         if vocab_size is not None and vocab_size < least:
-            raise UserError(f"tokenizer.vocab_size = {vocab_size} is too small: {least} at least")
+            raise UserError(
+                f"tokenizer.vocab_size = {vocab_size} is too small for {kind}: {least} at least"
+            )
+        first = next(lines, None)
+        if first is None:
+            raise UserError("there is no text to learn a vocabulary from: give at least one line")
+        lines = chain([first], lines)
         if kind in ("word", "char"):
-            split = str.split if kind == "word" else list
-            inner = _counted(lines, split, vocab_size or 20_000, min_count, kind)
+            inner = _counted(lines, kind, vocab_size or DEFAULT_SIZES[kind], min_count)
         else:
             inner = _learned(lines, kind, vocab_size, min_count)
         return cls(kind, reason, inner)
 
     @property
     def vocab_size(self) -> int:
-        return int(self._inner.get_vocab_size())
+        """Ids run from 0 to this, special ones included."""
+        return len(self._pieces)
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
-        """Ids of each line, without ``<s>`` and ``</s>``."""
-        # What a user types is text: a literal "</s>" is a word we do not know, never a control id.
-        return [
-            [UNK if i < UNK else i for i in encoding.ids]
-            for encoding in self._inner.encode_batch_fast(list(lines), add_special_tokens=False)
-        ]
+        """Ids of each line, without ``<s>`` and ``</s>``: never 0, 1 or 2.
+
+        What a user types is text, so a literal ``</s>`` is an unknown word and no control id.
+        Raises UserError for a string that is not Unicode text (a lone surrogate).
+        """
+        if self.kind in ("word", "char"):
+            # A look-up, which Python does faster and in less memory than a pre-tokenizer.
+            find = self._ids.get
+            return [[max(find(part, UNK), UNK) for part in _parts(self.kind, x)] for x in lines]
+        try:
+            found = self._inner.encode_batch_fast(list(lines), add_special_tokens=False)
+        except TypeError:
+            for number, line in enumerate(lines, 1):
+                if any("\ud800" <= c <= "\udfff" for c in line):
+                    raise UserError(
+                        f"line {number} holds half of a UTF-16 pair: it is not Unicode text"
+                    ) from None
+            raise
+        return [encoding.ids for encoding in found]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The lines again; <pad>, <s> and </s> are skipped."""
-        texts = []
-        for line in ids:
-            kept = [int(i) for i in line if i >= UNK]
-            if self.kind == "word":
-                texts.append(" ".join(self._piece(i) for i in kept))
-            elif self.kind == "char":
-                texts.append("".join(self._piece(i) for i in kept))
-            else:
-                texts.append(self._inner.decode(kept, skip_special_tokens=False))
-        return texts
+        kept = [[int(i) for i in line if i >= UNK] for line in ids]
+        if self.kind in ("word", "char"):
+            glue = " " if self.kind == "word" else ""
+            return [glue.join(self._pieces[i] for i in line) for line in kept]
+        return [str(self._inner.decode(line, skip_special_tokens=False)) for line in kept]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each token as a readable string."""
+        """Each token as a readable string; a byte that is no whole character shows as U+FFFD."""
         if self.kind in ("word", "char"):
-            return [self._piece(int(i)) for i in ids]
-        return [self._inner.decode([int(i)], skip_special_tokens=False) for i in ids]
-
-    def _piece(self, index: int) -> str:
-        return str(self._inner.id_to_token(index))
+            return [self._pieces[int(i)] for i in ids]
+        return [str(self._inner.decode([int(i)], skip_special_tokens=False)) for i in ids]
 
     def save(self, path: Path) -> None:
+        """One JSON file; it appears whole or not at all."""
         content = {
             "format": 1,
             "kind": self.kind,
             "reason": self.reason,
             "tokenizer": json.loads(self._inner.to_str()),
         }
-        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
         """Read what `save` wrote. Raises UserError."""
         try:
             content = json.loads(path.read_text("utf-8"))
+            if content["format"] != 1 or content["kind"] not in KINDS:
+                raise ValueError("another format")
             inner = tokenizers.Tokenizer.from_str(json.dumps(content["tokenizer"]))
-            return cls(content["kind"], content["reason"], inner)
+            made = cls(content["kind"], content["reason"], inner)
+            if made._pieces[: len(SPECIALS)] != list(SPECIALS):
+                raise ValueError("ids 0 to 3 are not the special ones")
+            if sorted(made._ids.values()) != list(range(made.vocab_size)):
+                raise ValueError("its ids have gaps")
+            return made
         except Exception as error:  # `tokenizers` raises bare Exception
             raise UserError(f"{path} is not a tokenizer of midsentence ({error})") from None
 
 
+def _parts(kind: str, line: str) -> Sequence[str]:
+    return line.split() if kind == "word" else line
+
+
+def _until(lines: Iterator[str], size: Callable[[str], int], enough: int) -> list[str]:
+    """The first lines, up to the one that makes their sizes reach `enough`."""
+    held: list[str] = []
+    total = 0
+    while total < enough and (line := next(lines, None)) is not None:
+        held.append(line)
+        total += size(line)
+    return held
+
+
 def _counted(
-    lines: Iterator[str], split: Any, vocab_size: int, min_count: int, kind: str
+    lines: Iterator[str], kind: str, vocab_size: int, min_count: int
 ) -> tokenizers.Tokenizer:
     """A table of the most frequent words or characters; ties in alphabetical order."""
     counts: Counter[str] = Counter()
     for line in lines:
-        counts.update(split(line))
+        counts.update(_parts(kind, line))
     for special in SPECIALS:
         counts.pop(special, None)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     words = [word for word, count in ranked if count >= min_count][: vocab_size - len(SPECIALS)]
     table = {word: index for index, word in enumerate([*SPECIALS, *words])}
     inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=SPECIALS[UNK]))
+    # For other readers of tokenizer.json: `encode` looks words up by itself.
     inner.pre_tokenizer = (
         pre_tokenizers.WhitespaceSplit()
         if kind == "word"
@@ -156,23 +211,26 @@ def _counted(
 def _learned(
     lines: Iterator[str], kind: str, vocab_size: int | None, min_count: int
 ) -> tokenizers.Tokenizer:
+    """Byte-level BPE or unigram. No piece is a special: letters and punctuation never merge."""
     if vocab_size is None:
-        # A word piece should be seen often enough to be learned: 200 bytes of corpus for each.
-        held = list(lines)
-        vocab_size = min(8192, max(384, sum(len(line.encode()) for line in held) // 200))
-        lines = iter(held)
+        most = DEFAULT_SIZES[kind]
+        held = _until(lines, lambda line: len(line.encode()), most * BYTES_A_PIECE)
+        total = sum(len(line.encode()) for line in held)
+        vocab_size = min(most, max(SMALLEST_LEARNED, total // BYTES_A_PIECE))
+        lines = chain(held, lines)
     cut = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": vocab_size,
         "special_tokens": list(SPECIALS),
         "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
         "show_progress": False,
     }
+    trainer: Any
     if kind == "bpe":
         inner = tokenizers.Tokenizer(models.BPE())
         trainer = trainers.BpeTrainer(min_frequency=max(2, min_count), **common)
@@ -185,11 +243,27 @@ def _learned(
     # Training registers the specials so that they match inside text. Ours never should.
     tree["added_tokens"] = []
     if kind == "unigram":
-        for entry in tree["model"]["vocab"][: len(SPECIALS)]:
-            entry[1] = -1e4
+        tree["model"]["vocab"] = _settled(tree["model"]["vocab"])
     inner = tokenizers.Tokenizer.from_str(json.dumps(tree))
     inner.decoder = decoders.ByteLevel()
     return inner
+
+
+def _settled(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Unigram pieces in one order with one score each, whatever order the trainer's hashes took.
+
+    The trainer adds up in a random order, and gives bytes it never saw scores that grow by 1e-4
+    from the lowest one in a random order: the former is rounded away, the latter made equal.
+    """
+    learned = vocab[len(SPECIALS) :]
+    lowest = round(min(score for _, score in learned), 6)
+    unseen = lowest + 256e-4 + 1e-5
+    scores = {
+        piece: lowest if len(piece) == 1 and score < unseen else round(score, 6)
+        for piece, score in learned
+    }
+    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return [(special, -1e4) for special in SPECIALS] + ranked
 
 
 def choose(lines: Sequence[str]) -> tuple[str, str]:
@@ -201,11 +275,17 @@ def choose(lines: Sequence[str]) -> tuple[str, str]:
         return "char", f"{share} % of the letters are of scripts written without spaces"
     words = [word for line in lines for word in line.split()]
     # A lone capital is a placeholder (Penn Treebank writes N for numbers), not case.
-    cased = sum(len(word) > 1 and any(c.isupper() for c in word) for word in words)
-    glued = sum(len(word) > 1 and word[-1] in ',;:!?"' and word[0].isalnum() for word in words)
-    types = len(set(words))
-    if not cased and len(words) >= 2 * len(lines) and glued <= len(words) / 500:
-        if types <= max(200, len(words) / 5):
-            return "word", "lower-case text with its punctuation set apart is tokenised already"
+    cased = any(len(word) > 1 and word != word.lower() for word in words)
+    glued = sum(
+        len(word) > 1
+        and ((word[-1] in CLOSING and word[0].isalnum()) or (word[0] in OPENING and len(word) > 3))
+        for word in words
+    )
+    # A full stop also ends abbreviations, but not one line in five.
+    stopped = sum(len(line) > 1 and line[-1] == "." and line[-2].isalnum() for line in lines)
+    set_apart = glued <= len(words) / 200 and stopped <= len(lines) / 5
+    if cased or not set_apart or len(words) < 2 * len(lines):
+        return "bpe", "raw text (case, punctuation, or no spaces): bytes lose nothing"
+    if len(set(words)) > max(200, len(words) / 5):
         return "bpe", "the text is lower-case, but most words are too rare to be learned whole"
-    return "bpe", "raw text (case, punctuation, or no spaces): bytes lose nothing"
+    return "word", "lower-case text with its punctuation set apart is tokenised already"

@@ -1,0 +1,202 @@
+"""The command line as a person meets it: real processes, exit codes, pipes, one-line mistakes."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LINES = [f"{who} {does} {what}" for who in ("anna", "ben", "carla", "dirk", "emma", "finn")
+         for does in ("sees", "likes", "paints", "sells") for what in ("a book", "the sea", "bread")]  # fmt: skip
+SMALL = (
+    "--set latent=4 --set encoder.embedding=8 --set encoder.hidden=8 --set decoder.embedding=8 "
+    "--set decoder.hidden=16 --set training.batch_tokens=128 --set tokenizer.kind=word"
+)
+
+
+def call(command, stdin="", cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "midsentence", *shlex.split(command)],
+        input=stdin.encode(), capture_output=True, cwd=cwd, timeout=120, check=False,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a corpus, text.txt, and a run made of it."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "text.txt").write_text("\n".join(LINES) + "\n")
+    done = call(f"train text.txt --out run --max-steps 60 {SMALL}", cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() == "run"
+    assert b"valid bound" in done.stderr
+    return folder
+
+
+def test_help_opens_with_examples_and_does_not_load_torch():
+    done = call("--help")
+    assert done.returncode == 0
+    text = done.stdout.decode()
+    assert text.index("Examples") < text.index("Commands")
+    listing = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "midsentence", "--help"],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert b" torch" not in listing.stderr
+    assert b" numpy" not in listing.stderr
+
+
+def test_sample_repeats_by_seed_and_speaks_json(home):
+    first = call("sample run -n 4 --seed 3", cwd=home).stdout
+    assert first == call("sample run -n 4 --seed 3", cwd=home).stdout
+    assert first != call("sample run -n 4 --seed 4", cwd=home).stdout
+    rows = call("sample run -n 4 --seed 3 --jsonl", cwd=home).stdout.decode().splitlines()
+    assert [json.loads(row)["text"] for row in rows] == first.decode().splitlines()
+
+
+@pytest.mark.parametrize("how", ["--greedy", "--beam 3", "--temperature 0.5 --top-k 5",
+                                 "--top-p 0.9", "--typical 0.9", "--max-length 2"])  # fmt: skip
+def test_every_way_of_writing(home, how):
+    done = call(f"sample run -n 2 {how}", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.decode().splitlines()) == 2
+
+
+def test_reconstruct_reads_files_and_pipes_alike(home):
+    (home / "two.txt").write_text("anna sees a book\nfinn sells bread\n")
+    from_file = call("reconstruct run two.txt", cwd=home)
+    from_pipe = call("reconstruct run -", "anna sees a book\nfinn sells bread\n", cwd=home)
+    assert from_file.returncode == 0
+    assert from_file.stdout == from_pipe.stdout
+    assert len(from_file.stdout.decode().splitlines()) == 2
+
+
+def test_encode_and_decode_are_a_pipe(home):
+    encoded = call("encode run -", "anna sees a book\n", cwd=home).stdout.decode()
+    row = json.loads(encoded)
+    assert row["text"] == "anna sees a book"
+    assert len(row["z"]) == 4
+    decoded = call("decode run -", encoded, cwd=home).stdout
+    assert decoded == call("reconstruct run -", "anna sees a book\n", cwd=home).stdout
+    assert call("encode run text.txt --npy z.npy", cwd=home).returncode == 0
+    assert np.load(home / "z.npy").shape == (len(LINES), 4)
+    assert len(call("decode run z.npy", cwd=home).stdout.decode().splitlines()) == len(LINES)
+    again = call("encode run text.txt --npy z.npy", cwd=home)
+    assert again.returncode == 1
+    assert b"exists" in again.stderr
+
+
+def test_interpolate_marks_repeats(home):
+    done = call('interpolate run "anna sees a book" "anna sees a book" --steps 3', cwd=home)
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].startswith("0.00  ")
+    assert lines[1:] == ["0.50  ...", "1.00  ..."]
+    rows = call('interpolate run "anna sees a book" "ben likes bread" --jsonl --path spherical', cwd=home)
+    assert [json.loads(row)["t"] for row in rows.stdout.decode().splitlines()][-1] == 1.0
+
+
+def test_score_and_evaluate_agree(home):
+    rows = call("score run text.txt --samples 7 --jsonl", cwd=home).stdout.decode().splitlines()
+    scores = [json.loads(row) for row in rows]
+    assert {"log_px", "stderr", "kl", "tokens", "bytes", "text"} <= set(scores[0])
+    assert [s["text"] for s in scores] == LINES
+    table = json.loads(call("evaluate run text.txt --samples 7 --json", cwd=home).stdout)
+    assert table["sentences"] == len(LINES)
+    assert table["tokens"] == sum(s["tokens"] for s in scores)
+    assert table["bytes"] == sum(s["bytes"] for s in scores)
+    mean = -sum(s["log_px"] for s in scores) / len(scores)
+    assert table["nll"] == pytest.approx(mean, abs=0.3)
+
+
+def test_compare_report_recipes_corpora(home):
+    assert b"PPL" in call("compare run run", cwd=home).stdout
+    assert json.loads(call("compare run --json", cwd=home).stdout)
+    assert call("report run", cwd=home).stdout.decode().strip() == "run/report.html"
+    assert b"Bowman" in call("recipes").stdout
+    assert b"builtin:grammar" in call("corpora").stdout
+
+
+def test_head_gets_its_lines_and_nobody_complains(home):
+    command = f"{sys.executable} -m midsentence sample run -n 3000 --max-length 30 | head -n 2"
+    done = subprocess.run(command, shell=True, cwd=home, capture_output=True, timeout=120, check=True)
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("trian", 2, "No such command 'trian'"),
+        ("sample", 2, "Missing argument"),
+        ("sample run --temprature 1", 2, "--temprature"),
+        ("sample nowhere", 1, "nowhere: no such folder"),
+        ("sample text.txt", 1, "no such folder"),
+        ("sample run --greedy --beam 3", 1, "choose one of"),
+        ("sample run --top-p 1.5", 1, "probabilities"),
+        ("sample run -n 0", 2, "-n"),
+        ("train nothere.txt --out x", 1, "nothere.txt: no such file"),
+        ("train txt.txt --out x", 1, "Did you mean text.txt?"),
+        ("train . --out x", 1, "is a folder"),
+        ("train empty.txt --out x", 1, "empty.txt is empty"),
+        ("train text.txt --out run", 1, "already holds a run"),
+        ("train text.txt --out x --recipe ptbb", 1, "Did you mean 'ptb'?"),
+        ("train text.txt --out x --set encoder.hiden=3", 1, "Did you mean 'hidden'?"),
+        ("train builtin:gramar --out x", 1, "there are: "),
+        ("train binary.txt --out x", 1, "binary.txt:2: not UTF-8"),
+        ("interpolate run a b --path curved", 1, "not one of linear, spherical"),
+        ("compare .", 1, "has no evaluation yet"),
+        ("decode run bad.jsonl", 1, "bad.jsonl:1: expected"),
+        ("decode run short.jsonl", 1, "z must be (N, 4)"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_the_right_code(home, command, code, message):
+    (home / "empty.txt").write_bytes(b"\n\n")
+    (home / "binary.txt").write_bytes(b"fine\n\xff\xfe broken\n")
+    (home / "bad.jsonl").write_text("nothing\n")
+    (home / "short.jsonl").write_text("[1, 2]\n")
+    done = call(command, cwd=home)
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert message in said
+    assert len(said.strip().splitlines()) == 1, said
+    assert said.startswith("midsentence: ")
+    assert not (home / "x").exists() or not list((home / "x").iterdir())
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(home):
+    command = [sys.executable, "-m", "midsentence", "train", "text.txt", "--out", "long",
+               "--set", "training.epochs=100000", "--set", "training.patience=0", *shlex.split(SMALL)]  # fmt: skip
+    process = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    metrics = Path(home / "long" / "metrics.jsonl")
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert b"midsentence train text.txt --out long --resume" in said
+    steps = len(metrics.read_text().splitlines())
+    done = call(
+        "train text.txt --out long --resume --set training.max_steps=100 --set training.epochs=1",
+        cwd=home,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"resumed at step" in done.stderr
+    assert len(metrics.read_text().splitlines()) >= steps
+
+
+def test_training_reads_a_pipe(home):
+    done = call(f"train - --out piped --max-steps 3 {SMALL}", "\n".join(LINES) + "\n", cwd=home)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_colour_where_none_is_wanted(home):
+    done = call("evaluate run --samples 2", cwd=home, NO_COLOR="1", FORCE_COLOR="")
+    assert done.returncode == 0
+    assert b"\x1b" not in done.stdout + done.stderr

@@ -1,0 +1,62 @@
+"""The README's tree, its commands and the public names are what the project has."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import midsentence
+from midsentence import cli, config
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def test_public_names():
+    assert midsentence.__all__ == [
+        "VAE", "Decoding", "Pass", "Score", "TextVAE", "UserError", "__version__", "train",
+    ]  # fmt: skip
+    for name in midsentence.__all__:
+        assert getattr(midsentence, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = midsentence.nothing
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_tree_in_the_readme_is_the_tree(name):
+    text = (ROOT / name).read_text("utf-8")
+    block = re.search(r"```\nsrc/midsentence/\n(.*?)```", text, re.S)
+    assert block, f"{name} has no tree"
+    listed, folder = set(), ""
+    for line in block.group(1).splitlines():
+        indent = len(line) - len(line.lstrip())
+        entry = line.split()[0] if line.strip() else ""
+        if entry.endswith("/"):
+            folder = entry
+        elif entry:
+            listed.add(entry if indent == 2 else folder + entry)
+    source = ROOT / "src" / "midsentence"
+    held = {
+        p.relative_to(source).as_posix()
+        for p in source.rglob("*")
+        if p.is_file() and p.suffix in (".py", ".j2", ".toml") and p.name != "__init__.py"
+    }
+    assert listed - {"__init__.py"} == held
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_commands_in_the_readme_exist(name):
+    text = (ROOT / name).read_text("utf-8")
+    known = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    used = set(re.findall(r"^(?:.*\| )?midsentence (\w+)", text, re.M))
+    assert used
+    assert used <= known
+    for override in re.findall(r"--set (\S+=\S+)", text):
+        config.compose(None, None, [override])
+    for recipe in re.findall(r"--recipe (\w+)", text):
+        config.compose(recipe)
+
+
+def test_no_file_is_long():
+    for path in (ROOT / "src").rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 320, path
