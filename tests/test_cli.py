@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-LINES = [f"{who} {does} {what}" for who in ("anna", "ben", "carla", "dirk", "emma", "finn")
-         for does in ("sees", "likes", "paints", "sells") for what in ("a book", "the sea", "bread")]  # fmt: skip
+PEOPLE = ("anna", "ben", "carla", "dirk", "emma", "finn")
+VERBS = ("sees", "likes", "paints", "sells")
+LINES = [f"{p} {v} {what}" for p in PEOPLE for v in VERBS for what in ("a book", "the sea", "bread")]
 SMALL = (
     "--set latent=4 --set encoder.embedding=8 --set encoder.hidden=8 --set decoder.embedding=8 "
     "--set decoder.hidden=16 --set training.batch_tokens=128 --set tokenizer.kind=word"
@@ -97,7 +98,9 @@ def test_interpolate_marks_repeats(home):
     lines = done.stdout.decode().splitlines()
     assert lines[0].startswith("0.00  ")
     assert lines[1:] == ["0.50  ...", "1.00  ..."]
-    rows = call('interpolate run "anna sees a book" "ben likes bread" --jsonl --path spherical', cwd=home)
+    rows = call(
+        'interpolate run "anna sees a book" "ben likes bread" --jsonl --path spherical', cwd=home
+    )
     assert [json.loads(row)["t"] for row in rows.stdout.decode().splitlines()][-1] == 1.0
 
 
@@ -124,7 +127,9 @@ def test_compare_report_recipes_corpora(home):
 
 def test_head_gets_its_lines_and_nobody_complains(home):
     command = f"{sys.executable} -m midsentence sample run -n 3000 --max-length 30 | head -n 2"
-    done = subprocess.run(command, shell=True, cwd=home, capture_output=True, timeout=120, check=True)
+    done = subprocess.run(
+        command, shell=True, cwd=home, capture_output=True, timeout=120, check=True
+    )
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == b""
 
@@ -170,9 +175,12 @@ def test_a_mistake_gets_one_line_and_the_right_code(home, command, code, message
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(home):
-    command = [sys.executable, "-m", "midsentence", "train", "text.txt", "--out", "long",
-               "--set", "training.epochs=100000", "--set", "training.patience=0", *shlex.split(SMALL)]  # fmt: skip
-    process = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    endless = "--set training.epochs=100000 --set training.patience=0"
+    words = shlex.split(f"train text.txt --out long {endless} {SMALL}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "midsentence", *words],
+        cwd=home, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
     metrics = Path(home / "long" / "metrics.jsonl")
     deadline = time.monotonic() + 60
     while not metrics.exists() and time.monotonic() < deadline:

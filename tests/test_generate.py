@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from tiny import tiny
 
 from midsentence import latent
 from midsentence.errors import UserError
@@ -13,6 +12,7 @@ from midsentence.generate import Decoding, draw, generate, prior_sample, truncat
 from midsentence.parts.decoders import DECODERS
 from midsentence.text.batches import collate
 from midsentence.text.tokenizer import BOS, EOS, PAD, UNK
+from tiny import tiny
 
 
 def latents(count, size=3):

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from tiny import PAIRINGS, REAL_ENCODERS, batch, language_model, tiny
 
 from midsentence.learning.objectives import Elbo
 from midsentence.parts.decoders import DECODERS
@@ -13,6 +12,7 @@ from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 from midsentence.text.batches import Batch, collate
 from midsentence.text.tokenizer import EOS, PAD, UNK
+from tiny import PAIRINGS, REAL_ENCODERS, batch, language_model, tiny
 
 RECURRENT = ("state", "input", "add", "skip")
 WAYS_IN = {"lstm": RECURRENT, "gru": RECURRENT, "transformer": (*RECURRENT, "memory")}

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import Lines, language_model, lines, tiny
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
@@ -18,6 +17,7 @@ from midsentence.measuring.likelihood import (
     survey,
 )
 from midsentence.vae import VAE
+from tiny import Lines, language_model, lines, tiny
 
 D, X = 2, 3
 
@@ -198,9 +198,7 @@ def test_evaluate_divides_sums_by_sums():
     assert table["tokens"] == tokens
     assert table["nll"] == pytest.approx(-log_p.mean())
     assert table["ppl"] == pytest.approx(math.exp(-log_p.sum() / tokens))
-    assert table["bits_per_byte"] == pytest.approx(
-        -log_p.sum() / math.log(2) / held.sizes.sum()
-    )
+    assert table["bits_per_byte"] == pytest.approx(-log_p.sum() / math.log(2) / held.sizes.sum())
     assert table["elbo"] == pytest.approx(-(table["reconstruction"] + table["kl"]))
     assert table["marginal_kl"] == pytest.approx(table["kl"] - table["mi"])
     assert table["mi_cap"] == pytest.approx(math.log(30))
@@ -219,4 +217,3 @@ def test_measuring_leaves_the_random_state_and_the_mode_alone():
     importance_weighted(vae, lines(4), 3)
     assert torch.rand(1) == expected
     assert vae.training
-

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny import batch, tiny
 
 from midsentence.errors import UserError
 from midsentence.learning.objectives import Elbo
 from midsentence.learning.schedules import SCHEDULES, schedule, warm_cosine
+from tiny import batch, tiny
 
 
 def made_up(kl, log_px=((-7.0, -5.0), (-9.0, -5.0))):

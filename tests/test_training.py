@@ -15,8 +15,8 @@ FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
     "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word",
 ]  # fmt: skip
-PEOPLE = "anna ben carla dirk emma finn greta hugo".split()
-THINGS = "a book|two trees|the sea|some bread|a small house|their old songs".split("|")
+PEOPLE = ["anna", "ben", "carla", "dirk", "emma", "finn", "greta", "hugo"]
+THINGS = ["a book", "two trees", "the sea", "some bread", "a small house", "their old songs"]
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_damage_is_found(corpus, tmp_path):
     held = bytearray(path.read_bytes())
     held[-3] ^= 4
     path.write_bytes(held)
-    with pytest.raises(UserError, match="model.safetensors is damaged"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
         TextVAE.from_pretrained(out)
     path.unlink()
     with pytest.raises(UserError, match="missing"):
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
 
 def test_divergence_stops_with_one_line_and_keeps_the_last_good(corpus, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(UserError, match="Lower optimizer.lr"):
+    with pytest.raises(UserError, match=r"Lower optimizer\.lr"):
         run(corpus, out, "optimizer.kind=sgd", "optimizer.lr=1e30", "training.max_steps=200")
 
 

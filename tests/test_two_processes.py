@@ -3,11 +3,11 @@
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from tiny import batch, tiny
 from torch.nn.parallel import DistributedDataParallel
 
 from midsentence.learning.objectives import Elbo
 from midsentence.text.batches import Batch
+from tiny import batch, tiny
 
 # The batch-mean form of free bits is left out: it is a function of the whole batch by definition.
 OBJECTIVE = Elbo(beta=0.5, free_bits=0.1, form="dimension")

@@ -1,8 +1,8 @@
 """midsentence: a latent space of sentences.
 
-    from midsentence import TextVAE, train
-    vae = train("poems.txt", "runs/poems")
-    vae.sample(5)
+from midsentence import TextVAE, train
+vae = train("poems.txt", "runs/poems")
+vae.sample(5)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -165,14 +165,19 @@ class TextVAE:
         written = generate(self.vae, z.to(self.vae.device), how, seed=seed, batch=batch)
         return self.tokenizer.decode(written)
 
-    def reconstruct(
-        self, lines: Sequence[str], *, seed: int = 0, **decoding: Any
-    ) -> list[str]:
+    def reconstruct(self, lines: Sequence[str], *, seed: int = 0, **decoding: Any) -> list[str]:
         """Each line through its posterior mean and back, greedily unless `decoding` says else."""
         return self.decode(self.encode(lines), seed=seed, **decoding or {"greedy": True})
 
     def interpolate(
-        self, a: str, b: str, steps: int = 7, *, path: str = "linear", seed: int = 0, **decoding: Any
+        self,
+        a: str,
+        b: str,
+        steps: int = 7,
+        *,
+        path: str = "linear",
+        seed: int = 0,
+        **decoding: Any,
     ) -> list[str]:
         """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
         ends = self.encode([a, b])

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .bundle import TextVAE
 
 # typer carries a copy of click and exports only these of its errors; the first is a usage error.
-UsageError = typer.BadParameter.__mro__[1]
-ClickException = UsageError.__mro__[1]
+UsageError: Any = typer.BadParameter.__mro__[1]
+ClickException: Any = UsageError.__mro__[1]
 
 # torch takes seconds to load, so everything that needs it is imported inside its command.
 
@@ -68,8 +68,8 @@ def decoding(
     typical: float | None, beam: int | None, max_length: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The options that were given, as keywords of `generate.Decoding`."""
-    drawing = dict(temperature=temperature, top_k=top_k, top_p=top_p, typical=typical)
-    drawing = {k: v for k, v in drawing.items() if v is not None}
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "typical": typical}
+    drawing = {k: v for k, v in options.items() if v is not None}
     if sum([greedy, beam is not None, bool(drawing)]) > 1:
         raise UserError("choose one of --greedy, --beam, and the sampling options")
     given: dict[str, Any] = {"greedy": True} if greedy else {"beam": beam} if beam else drawing
@@ -208,7 +208,9 @@ def interpolate(
     for place, line in enumerate(lines):
         same = place > 0 and line == lines[place - 1]
         t = round(place / (steps - 1), 4)
-        say_json(t=t, text=line, repeated=same) if jsonl else say(f"{t:.2f}  {'...' if same else line}")
+        say_json(t=t, text=line, repeated=same) if jsonl else say(
+            f"{t:.2f}  {'...' if same else line}"
+        )
 
 
 @app.command()
@@ -242,7 +244,7 @@ def decode(
     top_k: TopK = None, top_p: TopP = None, typical: Typical = None, beam: Beam = None,
     max_length: MaxLength = None, seed: Seed = 0, jsonl: Jsonl = False,
 ) -> None:  # fmt: skip
-    """Sentences for latents: what `encode` wrote, as JSON lines or as .npy (greedily by default)."""
+    """Sentences for latents, JSON lines or .npy as `encode` writes them (greedily by default)."""
     from .latent import read_latents
 
     how = decoding(greedy, temperature, top_k, top_p, typical, beam, max_length)
@@ -276,7 +278,7 @@ def evaluate(
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """The table: importance-weighted NLL, PPL, bits a byte, KL, mutual information, active units."""
+    """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units."""
     from . import console, pipeline
 
     model = open_model(run)
@@ -294,6 +296,7 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
 ) -> None:
     """Runs side by side: the test table of `evaluate`, or the quick one made after training."""
     from . import console, pipeline
@@ -305,7 +308,12 @@ def compare(
             raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
         name = "test" if "test" in found else next(iter(found))
         columns[f"{run} ({name})"] = found[name]
-    say(json.dumps(columns)) if as_json else console.table(columns)
+    if as_json:
+        say(json.dumps(columns))
+    elif markdown:
+        say(console.markdown(columns))
+    else:
+        console.table(columns)
 
 
 @app.command()

@@ -183,9 +183,9 @@ def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
 
 
 def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    kind = value.get("kind")
+    kind = str(value.get("kind"))
     if kind not in table:
-        raise UserError(f"there is no {role} {kind!r}.{_nearest(str(kind), list(table))}")
+        raise UserError(f"there is no {role} {kind!r}.{_nearest(kind, list(table))}")
     maker = table[kind]
     bound = maker.keywords if isinstance(maker, partial) else {}
     signature = inspect.signature(maker.func if isinstance(maker, partial) else maker)
@@ -245,7 +245,9 @@ def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
     for key, value in other.items():
         held = tree.get(key)
         if isinstance(value, Mapping):
-            if not isinstance(held, dict) or held.get("kind") != value.get("kind", held.get("kind")):
+            if not isinstance(held, dict) or held.get("kind") != value.get(
+                "kind", held.get("kind")
+            ):
                 held = tree[key] = {}
             _merge(held, value)
         else:

@@ -40,7 +40,9 @@ class Training:
                 f"           {r['dropped']:,} sentences longer than {r['max_tokens']} tokens were "
                 "left out; --set corpus.max_tokens=N keeps them"
             )
-        err.print(f"tokenizer  {r['tokenizer']}, {r['vocabulary']:,} tokens: {r['reason']}", markup=False)
+        err.print(
+            f"tokenizer  {r['tokenizer']}, {r['vocabulary']:,} tokens: {r['reason']}", markup=False
+        )
 
     def _start(self, r: dict[str, Any]) -> None:
         err.print(f"model      {r['parameters']:,} parameters")
@@ -118,3 +120,16 @@ def table(columns: dict[str, dict[str, float]]) -> None:
         grid.add_row(label, *("" if v is None else form.format(v) for v in held))
     # A pipe has no width: without one, rich would fold long names.
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
+
+
+COMPARED = ("nll", "nll_stderr", "ppl", "bits_per_byte", "elbo", "reconstruction", "kl", "mi",
+            "active_units", "sentences", "samples")  # fmt: skip
+
+
+def markdown(columns: dict[str, dict[str, float]]) -> str:
+    """One row a run, with the figures that are published."""
+    rows = [["run", *COMPARED], ["---"] * (len(COMPARED) + 1)]
+    for name, held in columns.items():
+        figures = (FIGURES[key][1].format(held[key]) if key in held else "" for key in COMPARED)
+        rows.append([name, *figures])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -31,7 +31,7 @@ def spherical(a: Float[Tensor, "D"], b: Float[Tensor, "D"], steps: int) -> Float
     angle = torch.arccos(cosine)
     if torch.sin(angle) < 1e-4:
         return linear(a, b, steps)
-    ways = (torch.sin((1 - t) * angle) * a / lengths[0] + torch.sin(t * angle) * b / lengths[1])
+    ways = torch.sin((1 - t) * angle) * a / lengths[0] + torch.sin(t * angle) * b / lengths[1]
     return ways / torch.sin(angle) * (lengths[0] + t * (lengths[1] - lengths[0]))
 
 

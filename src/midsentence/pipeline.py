@@ -16,7 +16,7 @@ from .learning.trainer import Listener
 from .measuring.likelihood import InMemory, Sentences, evaluate, survey
 from .report import Report
 from .text.corpus import Corpus, prepare
-from .text.readers import read
+from .text.readers import PARTS, read
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
 
@@ -163,8 +163,7 @@ def evaluate_file(
     """The same for the lines of a file, read as the training corpus was."""
     asked = model.config.corpus
     lines = [
-        line.text
-        for line in read(source, text_field=asked.text_field, max_chars=asked.max_chars)
+        line.text for line in read(source, text_field=asked.text_field, max_chars=asked.max_chars)
     ]
     sentences: Sentences = InMemory(model.tokenizer.encode(lines))
     sizes = np.array([len(line.encode()) for line in lines])
@@ -193,9 +192,16 @@ def write_report(run: Path) -> Path:
     train, valid = ([r for r in records if r["kind"] == kind] for kind in ("train", "valid"))
     seed = model.config.seed
     held_out = pick(data.valid, 1000, seed)
-    kl = survey(model.vae, held_out, seed).kl.mean(0).tolist() if model.latent else []
-    middling = sorted(range(len(held_out)), key=lambda i: abs(len(held_out[i]) - np.median(held_out.lengths)))
-    shown = data.valid.text(data.tokenizer, held_out.rows[middling[:8]])
+    # Sentences of middling length show most: short ones are easy, long ones hopeless.
+    middling = np.abs(held_out.lengths - np.median(held_out.lengths)).argsort(kind="stable")
+    shown = data.valid.text(data.tokenizer, held_out.rows[middling[:7]])
+    kl: list[float] = []
+    reconstructions: list[tuple[str, str]] = []
+    interpolation: list[str] = []
+    if model.latent:
+        kl = survey(model.vae, held_out, seed).kl.mean(0).tolist()
+        reconstructions = list(zip(shown[:6], model.reconstruct(shown[:6]), strict=True))
+        interpolation = model.interpolate(shown[0], shown[-1], 8)
     facts = describe(model.config, data)
     last = records[-1] if records else {"seconds": 0.0, "step": 0}
     parameters = sum(p.numel() for p in model.vae.parameters())
@@ -203,7 +209,7 @@ def write_report(run: Path) -> Path:
         title=run.resolve().name,
         summary={
             "corpus": str(model.config.corpus.source),
-            "sentences": f"{facts['train']:,} train / {facts['valid']:,} valid / {facts['test']:,} test",
+            "sentences": " / ".join(f"{facts[part]:,} {part}" for part in PARTS),
             "tokenizer": f"{facts['tokenizer']}, {facts['vocabulary']:,} tokens: {facts['reason']}",
             "recipe": model.config.recipe,
             "parameters": f"{parameters:,}",
@@ -215,8 +221,8 @@ def write_report(run: Path) -> Path:
         table=evaluations(run),
         kl_per_dimension=kl if len(kl) == model.latent else [],
         samples=model.sample(10, seed=seed),
-        reconstructions=list(zip(shown[:6], model.reconstruct(shown[:6]), strict=True)) if model.latent else [],
-        interpolation=model.interpolate(shown[0], shown[-1], 8) if model.latent else [],
+        reconstructions=reconstructions,
+        interpolation=interpolation,
     )
     report.write(run / "report.html")
     return run / "report.html"

@@ -112,5 +112,3 @@ class VAE(nn.Module):
             "log_px": run.log_px.mean(0).detach(),
             "kl": run.kl.sum(1).detach(),
         }
-
-

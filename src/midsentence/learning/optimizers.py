@@ -97,7 +97,9 @@ class Mixed:
         named = list(parameters)
         reads = [p for n, p in named if n.startswith(READING)]
         writes = [p for n, p in named if not n.startswith(READING)]
-        self.each = [torch.optim.SGD(writes, lr=sgd_lr, weight_decay=sgd_decay, fused=True)]
+        self.each: list[torch.optim.Optimizer] = [
+            torch.optim.SGD(writes, lr=sgd_lr, weight_decay=sgd_decay, fused=True)
+        ]
         if reads:
             self.each.append(adamw(reads, lr, weight_decay, beta2))
         self.lr, self.sgd_lr, self.hold = lr, sgd_lr, hold

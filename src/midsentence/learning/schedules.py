@@ -63,7 +63,7 @@ def cyclical(
     return start + (stop - start) * _ramp(place, ratio)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "linear": linear,
     "logistic": logistic,

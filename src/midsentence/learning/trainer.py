@@ -166,9 +166,7 @@ class Trainer:
             for group in each.param_groups:
                 group["lr"] = rate
         self.vae.train()
-        result = self.vae(
-            batch, self.config.objective.samples, replace(self.objective, beta=beta)
-        )
+        result = self.vae(batch, self.config.objective.samples, replace(self.objective, beta=beta))
         # The mean over sentences. The divisor is the epoch's mean batch and not this one's, so that
         # a sentence weighs the same whatever company its length brings it into.
         loss = -result["objective"].sum() * per_epoch / len(store)
@@ -256,7 +254,7 @@ class Tally:
         self, result: dict[str, torch.Tensor], words: int, norm: torch.Tensor, **last: float
     ) -> None:
         for name, value in result.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum()  # type: ignore[operator]
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum()
         self.sentences += len(result["objective"])
         self.words += words
         self.norm = self.norm + norm

@@ -1,5 +1,6 @@
 """Decoders: z and the words so far -> hidden states, by one `step` for training and writing."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -174,9 +175,7 @@ class TransformerDecoder(Decoder):
     ):
         super().__init__()
         check_heads(hidden, heads)
-        inject = check_injection(
-            inject, latent, ("state", "input", "add", "skip", "memory")
-        )
+        inject = check_injection(inject, latent, ("state", "input", "add", "skip", "memory"))
         self.prefix = (
             nn.Linear(latent, layers * memory * 2 * hidden) if "memory" in inject else None
         )
@@ -225,7 +224,7 @@ class TransformerDecoder(Decoder):
         return x, {"z": z, "past": torch.stack(grown, 1)}
 
 
-DECODERS = {
+DECODERS: dict[str, Callable[..., Any]] = {
     "lstm": partial(RecurrentDecoder, cell=nn.LSTM),
     "gru": partial(RecurrentDecoder, cell=nn.GRU),
     "transformer": TransformerDecoder,

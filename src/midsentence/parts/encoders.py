@@ -1,6 +1,8 @@
 """Encoders: a batch of sentences -> one summary vector each."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -105,7 +107,7 @@ class NoEncoder(nn.Module):
         return self.nothing.expand(len(batch), 0)
 
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[..., Any]] = {
     "lstm": partial(RecurrentEncoder, cell=nn.LSTM),
     "gru": partial(RecurrentEncoder, cell=nn.GRU),
     "transformer": TransformerEncoder,

@@ -56,7 +56,7 @@ class Head(nn.Module):
         """log p(target | hidden) in nats, one a row."""
         if self.map is not None:
             hidden = self.map(hidden)
-        return _TargetLogProb.apply(  # type: ignore[no-any-return]
+        return _TargetLogProb.apply(
             hidden, self.table[FIRST:], self.bias, targets - FIRST, self._products(hidden)
         )
 

@@ -46,9 +46,7 @@ class Pooling(nn.Module):
         self.kind = kind
         self.query = nn.Linear(width, 1, bias=False) if kind == "attention" else None
 
-    def forward(
-        self, x: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B H"]:
+    def forward(self, x: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B H"]:
         if self.kind == "last":
             return x[torch.arange(len(x), device=x.device), mask.sum(1) - 1]
         if self.kind == "mean":

@@ -1,5 +1,7 @@
 """Posteriors: a summary of the sentence -> the distribution q(z|x)."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,4 +26,4 @@ class Gaussian(nn.Module):
         return Independent(Normal(mean, torch.exp(0.5 * log_variance), validate_args=False), 1)
 
 
-POSTERIORS = {"gaussian": Gaussian}
+POSTERIORS: dict[str, Callable[..., nn.Module]] = {"gaussian": Gaussian}

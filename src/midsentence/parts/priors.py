@@ -1,5 +1,7 @@
 """Priors: the distribution p(z) that sentences are sampled from."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal
@@ -19,4 +21,4 @@ class StandardNormal(nn.Module):
         return Independent(unit, 1)
 
 
-PRIORS = {"normal": StandardNormal}
+PRIORS: dict[str, Callable[..., nn.Module]] = {"normal": StandardNormal}

@@ -68,7 +68,7 @@ class Budget:
 
 
 def by_length(lengths: np.ndarray, budget: Budget) -> list[np.ndarray]:
-    """All sentences in order of length, cut under the budget: for measuring, where order is free."""
+    """All sentences by length, cut under the budget: for measuring, where order is free."""
     return _cut(np.argsort(lengths, kind="stable"), lengths, budget)
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,17 +11,25 @@ from pathlib import Path
 from ..errors import UserError
 from .readers import Line
 
+Phrase = tuple[str, str, str]
+
 
 @dataclass(frozen=True)
 class Builtin:
+    """A corpus in one line of words, and its lines given the label field asked for."""
+
     description: str
     lines: Callable[[str | None], Iterator[Line]]
+
+
+def names() -> list[str]:
+    return list(CORPORA)
 
 
 def lines(name: str, label_field: str | None = None) -> Iterator[Line]:
     """The lines of ``builtin:name``. Raises UserError for an unknown name."""
     if name not in CORPORA:
-        raise UserError(f"there is no builtin:{name}; there are: {', '.join(CORPORA)}")
+        raise UserError(f"there is no builtin:{name}; there are: {', '.join(names())}")
     return CORPORA[name].lines(label_field)
 
 
@@ -39,33 +48,42 @@ def _icd10(label_field: str | None) -> Iterator[Line]:
     except metadata.PackageNotFoundError:
         raise UserError('builtin:icd10 needs: pip install "midsentence[demo]"') from None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midsentence"
-    cache = home / f"icd10-{version}.tsv.gz"
-    if not cache.exists():
-        _cache_icd10(cache)
-    with gzip.open(cache, "rt", encoding="utf-8") as file:
-        for row in file:
-            code, chapter, text = row.rstrip("\n").split("\t")
-            yield Line(text, chapter if label_field else None, code)
+    for code, chapter, text in _cached(home / f"icd10-{version}.tsv.gz"):
+        yield Line(text, chapter if label_field else None, code)
 
 
-def _cache_icd10(cache: Path) -> None:
+def _cached(path: Path) -> Iterator[Phrase]:
+    """The phrases from the user's cache, put there at first, for the package is slow to load."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
+            with gzip.open(part, "wt", encoding="utf-8", newline="\n") as file:
+                file.writelines("\t".join(phrase) + "\n" for phrase in _phrases())
+            part.replace(path)
+        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+            held = [row.rstrip("\n").split("\t") for row in file]
+        yield from ((code, chapter, text) for code, chapter, text in held)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"{path}: the cache cannot be used ({error}): delete it, or set "
+            "XDG_CACHE_HOME to a folder that can be written"
+        ) from None
+
+
+def _phrases() -> Iterator[Phrase]:
+    """Unique descriptions in the package's order, with their category and chapter."""
     import simple_icd_10_cm as icd10  # takes about half a minute to parse its XML
 
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    part = cache.with_name(f"{cache.name}.{os.getpid()}.part")
-    seen = set()
-    with gzip.open(part, "wt", encoding="utf-8") as file:
-        for code in icd10.get_all_codes(with_dots=True):
-            if icd10.is_chapter(code):
-                chapter = icd10.get_description(code)
-            if icd10.is_chapter(code) or icd10.is_block(code):
-                continue
-            text = icd10.get_description(code)
-            text = " ".join(text.split())
-            if text not in seen:
-                seen.add(text)
-                file.write(f"{code[:3]}\t{chapter}\t{text}\n")
-    part.replace(cache)
+    seen: set[str] = set()
+    chapter = ""
+    for code in icd10.get_all_codes(with_dots=True):
+        text = " ".join(icd10.get_description(code).split())
+        if icd10.is_chapter(code):
+            chapter = text
+        elif not icd10.is_block(code) and text not in seen:
+            seen.add(text)
+            yield code[:3], chapter, text
 
 
 CORPORA = {

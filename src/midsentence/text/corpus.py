@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,14 @@ def prepare(
 ) -> Corpus:
     """Read, split, learn the tokenizer on the training part, tokenise once into `folder`.
 
-    A part that has a file of its own is not split off. The source is read once (it may be a pipe),
-    through text files in `folder` that are removed afterwards. Raises UserError.
+    A part that has a file of its own is not split off; `test` may be empty, the others may not.
+    The source is read once (it may be a pipe), through text files in `folder` that are removed
+    afterwards. Sentences of more than `max_tokens` are left out (`TokenStore.dropped`).
+
+    Raises UserError, and leaves nothing behind, where a source cannot be read or is too small.
     """
+    if [source, valid, test].count("-") > 1:
+        raise UserError("standard input can be read once only: give files for the other parts")
     given = {"valid": valid, "test": test}
     fractions = {
         "valid": 0.0 if valid else valid_fraction,
@@ -62,7 +68,7 @@ def prepare(
         "label_field": label_field,
         "max_chars": max_chars,
     }
-    fresh = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     spools = {part: folder / f".{part}.jsonl" for part in PARTS}
     try:
@@ -70,17 +76,21 @@ def prepare(
         try:
             for part, line in split(read(source, **columns), seed=seed, **fractions):
                 files[part].write(_dump(line))
-            for part, path in given.items():
-                for line in read(path, **columns) if path else ():
+            for part, own in given.items():
+                for line in read(own, **columns) if own else ():
                     files[part].write(_dump(line))
         finally:
             for file in files.values():
                 file.close()
         for part, path in spools.items():
-            if not path.stat().st_size and (part != "test" or fractions["test"]):
+            if not path.stat().st_size and part != "test":
+                mend = (
+                    "lower corpus.valid_fraction and corpus.test_fraction"
+                    if part == "train"
+                    else "give --valid FILE or raise corpus.valid_fraction"
+                )
                 raise UserError(
-                    f"{source} has too few lines for a {part} part: add lines, give --{part} FILE"
-                    f" or raise corpus.{part}_fraction"
+                    f"{source} has too few lines for a {part} part: add some, or {mend}"
                 )
         texts = (line.text for line in _load(spools["train"]))
         tokenizer = Tokenizer.train(texts, **tokenizer_settings or {})
@@ -91,11 +101,17 @@ def prepare(
             )
             names = store.label_names
             if not len(store) and part != "test":
-                raise UserError(f"every {part} line is over corpus.max_tokens = {max_tokens}")
+                raise UserError(
+                    f"every {part} line of {given.get(part) or source} is over corpus.max_tokens ="
+                    f" {max_tokens}: raise it"
+                )
         tokenizer.save(folder / "tokenizer.json")
     except BaseException:
-        if fresh:
+        if made:
             shutil.rmtree(folder, ignore_errors=True)
+        for parent in made[1:]:
+            with suppress(OSError):
+                parent.rmdir()
         raise
     finally:
         for path in spools.values():

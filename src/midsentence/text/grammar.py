@@ -1,186 +1,28 @@
 """`builtin:grammar`: English sentences from a probabilistic grammar whose entropy is known exactly.
 
-First a tiny engine (`Words`, `Seq`, `Choice`, `Repeat`), then the English, then `Grammar`, which
-picks one value of every factor, uniformly and independently, and draws from the sentence node of
-that combination. Every quantity is in nats per sentence.
-
-For an unambiguous grammar the entropy of strings is the entropy of derivations,
-
-    H(A) = sum_r p_r ( -log p_r + sum_{B in r} H(B) )
-
-(Grenander 1976, Syntax-controlled probabilities; Chi 1999, Statistical properties of
-probabilistic context-free grammars, Computational Linguistics 25(1)).
+`Grammar` picks one value of every factor, uniformly and independently, and draws from the sentence
+node of that combination. Every quantity is in nats per sentence. The grammar is unambiguous, so the
+entropy of strings is the entropy of derivations that `pcfg` computes.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from abc import ABC, abstractmethod
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property
-from itertools import accumulate, islice, product
+from itertools import islice, product
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from . import lexicon as lex
+from .morphology import past, plural, third, wants_an
+from .pcfg import NOTHING, Choice, Node, Repeat, Seq, maybe, ranked, word, words_of
 
 if TYPE_CHECKING:
     from .readers import Line
-
-Ends = list[tuple[int, float]]  # one entry a derivation: where it ends, its log-probability
-
-
-class Node(ABC):
-    """A distribution over token sequences. Nodes are shared freely: they hold no drawing state."""
-
-    entropy: float  # of a derivation, nats
-    length: float  # expected number of tokens
-    words: frozenset[str]  # every token it can produce
-
-    @abstractmethod
-    def sample(self, rng: random.Random, out: list[str]) -> float:
-        """Append one draw to `out`; its log-probability in nats."""
-
-    @abstractmethod
-    def parse(self, tokens: Sequence[str], at: int) -> Ends:
-        """Every derivation of some `tokens[at:end]`, one entry each."""
-
-
-class _Weighted:
-    """Normalised weights: p_r, log p_r, the entropy of the choice, and a draw by bisection."""
-
-    def __init__(self, weights: Iterable[float]) -> None:
-        raw = list(weights)
-        total = math.fsum(raw)
-        self.probs = [w / total for w in raw]
-        self.logs = [math.log(p) for p in self.probs]
-        self.entropy = -math.fsum(p * lp for p, lp in zip(self.probs, self.logs, strict=True))
-        self._edges = list(accumulate(self.probs))[:-1]  # the last one is 1 up to rounding
-
-    def draw(self, rng: random.Random) -> int:
-        return bisect_right(self._edges, rng.random())
-
-
-class Words(Node):
-    """One token out of a weighted class."""
-
-    def __init__(self, weights: dict[str, float]) -> None:
-        self.weighted = _Weighted(weights.values())
-        self.tokens = list(weights)
-        self.log_probs = dict(zip(self.tokens, self.weighted.logs, strict=True))
-        self.entropy, self.length = self.weighted.entropy, 1.0
-        self.words = frozenset(self.tokens)
-
-    def sample(self, rng: random.Random, out: list[str]) -> float:
-        i = self.weighted.draw(rng)
-        out.append(self.tokens[i])
-        return self.weighted.logs[i]
-
-    def parse(self, tokens: Sequence[str], at: int) -> Ends:
-        found = self.log_probs.get(tokens[at]) if at < len(tokens) else None
-        return [] if found is None else [(at + 1, found)]
-
-
-class Seq(Node):
-    """Its parts one after the other, independently: H = sum of H(part)."""
-
-    def __init__(self, *parts: Node) -> None:
-        self.parts = parts
-        self.entropy = math.fsum(part.entropy for part in parts)
-        self.length = math.fsum(part.length for part in parts)
-        self.words = frozenset().union(*(part.words for part in parts))
-
-    def sample(self, rng: random.Random, out: list[str]) -> float:
-        total = 0.0
-        for part in self.parts:
-            total += part.sample(rng, out)
-        return total
-
-    def parse(self, tokens: Sequence[str], at: int) -> Ends:
-        ends: Ends = [(at, 0.0)]
-        for part in self.parts:
-            ends = [(e, a + b) for m, a in ends for e, b in part.parse(tokens, m)]
-        return ends
-
-
-class Choice(Node):
-    """One branch out of several: H = sum_r p_r (-log p_r + H(branch_r))."""
-
-    def __init__(self, branches: Iterable[tuple[float, Node]]) -> None:
-        weights, nodes = zip(*branches, strict=True)
-        self.weighted, self.nodes = _Weighted(weights), list(nodes)
-        pairs = list(zip(self.weighted.probs, self.nodes, strict=True))
-        self.entropy = self.weighted.entropy + math.fsum(p * node.entropy for p, node in pairs)
-        self.length = math.fsum(p * node.length for p, node in pairs)
-        self.words = frozenset().union(*(node.words for node in self.nodes))
-
-    def sample(self, rng: random.Random, out: list[str]) -> float:
-        i = self.weighted.draw(rng)
-        return self.weighted.logs[i] + self.nodes[i].sample(rng, out)
-
-    def parse(self, tokens: Sequence[str], at: int) -> Ends:
-        branches = zip(self.weighted.logs, self.nodes, strict=True)
-        return [(e, lp + b) for lp, node in branches for e, b in node.parse(tokens, at)]
-
-
-class Repeat(Node):
-    """The recursive rule R -> () with 1 - q | item R with q: a geometric number of items.
-
-    H(R) = h(q) + q (H(item) + H(R)) is solved in closed form by
-    H(R) = (h(q) + q H(item)) / (1 - q), with h the binary entropy.
-    """
-
-    def __init__(self, more: float, item: Node) -> None:
-        if item.parse((), 0):  # else one string would have infinitely many derivations
-            raise ValueError("a repeated item must not be empty")
-        self.item, self.weighted = item, _Weighted((1 - more, more))
-        self.entropy = (self.weighted.entropy + more * item.entropy) / (1 - more)
-        self.length = more * item.length / (1 - more)
-        self.words = item.words
-
-    def sample(self, rng: random.Random, out: list[str]) -> float:
-        stop, more = self.weighted.logs
-        total = stop
-        while self.weighted.draw(rng):
-            total += more + self.item.sample(rng, out)
-        return total
-
-    def parse(self, tokens: Sequence[str], at: int) -> Ends:
-        stop, more = self.weighted.logs
-        here: Ends = [(at, stop)]
-        ends: Ends = []
-        while here:
-            ends += here
-            here = [(e, a + more + b) for m, a in here for e, b in self.item.parse(tokens, m)]
-        return ends
-
-
-NOTHING = Seq()
-
-
-@cache
-def word(token: str) -> Node:
-    """One certain token."""
-    return Words({token: 1.0})
-
-
-def maybe(probability: float, node: Node) -> Node:
-    """`node` with this probability, else nothing."""
-    return Choice([(probability, node), (1 - probability, NOTHING)])
-
-
-@cache
-def ranked(phrases: tuple[str, ...], exponent: float = 1.0) -> Node:
-    """Zipf over a list in order of rank: weight rank^-exponent."""
-    weights = [rank**-exponent for rank in range(1, len(phrases) + 1)]
-    if any(" " in phrase for phrase in phrases):
-        parts = [Seq(*map(word, phrase.split())) for phrase in phrases]
-        return Choice(zip(weights, parts, strict=True))
-    return Words(dict(zip(phrases, weights, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -205,9 +47,9 @@ def english(words: lex.Lexicon = lex.ENGLISH) -> Rules:
     person, town = ranked(words.people, 0.6), ranked(words.towns, 0.6)
     the, audience = word("the"), ranked(words.audiences)
     forms: dict[tuple[str, str], Callable[[str], str]] = {
-        ("past", "singular"): lex.past,
-        ("past", "plural"): lex.past,
-        ("present", "singular"): lex.third,
+        ("past", "singular"): past,
+        ("past", "plural"): past,
+        ("present", "singular"): third,
     }
 
     def inflected(verbs: lex.Words, tense: str, number: str) -> Node:
@@ -215,7 +57,7 @@ def english(words: lex.Lexicon = lex.ENGLISH) -> Rules:
         return ranked(tuple(map(form, verbs)))
 
     def nouns(base: lex.Words, number: str) -> Node:
-        return ranked(base if number == "singular" else tuple(map(lex.plural, base)))
+        return ranked(base if number == "singular" else tuple(map(plural, base)))
 
     @cache
     def subject(topic: str, tense: str, number: str, sentiment: str) -> Node:
@@ -298,11 +140,8 @@ def english(words: lex.Lexicon = lex.ENGLISH) -> Rules:
 
 def _spell(tokens: Sequence[str]) -> list[str]:
     """`a` becomes `an` before a vowel. One-to-one on what the rules write: no probability moves."""
-    following = [*tokens[1:], "."]
-    return [
-        "an" if w == "a" and lex.wants_an(nxt) else w
-        for w, nxt in zip(tokens, following, strict=True)
-    ]
+    pairs = zip(tokens, [*tokens[1:], "."], strict=False)  # not strict: nothing has no next word
+    return ["an" if w == "a" and wants_an(after) else w for w, after in pairs]
 
 
 @dataclass(frozen=True)
@@ -315,7 +154,13 @@ class Drawn:
 
 
 class Grammar:
-    """Sentences with a known truth: exact log-probabilities, exact entropy, factors as labels."""
+    """Sentences with a known truth: exact log-probabilities, exact entropy, factors as labels.
+
+    How much of the truth can be learnt: maximum likelihood with k free probabilities exceeds the
+    entropy by about k / 2N nats a sentence. The English rules have k = 8,400, so 0.07 nats
+    (0.25 %) from N = 60,000 lines; a learner that shares nothing but names between the 648
+    combinations of factors has k = 106,000 and an excess of 0.9 nats.
+    """
 
     def __init__(self, rules: Rules | None = None) -> None:
         rules = rules or english()
@@ -337,7 +182,7 @@ class Grammar:
 
     def vocabulary(self) -> list[str]:
         """Every token that can occur, sorted."""
-        words = self._start.words
+        words = words_of(self._start)
         return sorted(words | {"an"} if "a" in words else words)
 
     def draw(self, n: int, seed: int = 0) -> list[Drawn]:
@@ -357,7 +202,7 @@ class Grammar:
         # One bit a cell: and-ing over a sentence leaves the few cells that know all its words.
         masks: dict[str, int] = {}
         for i, node in enumerate(self._nodes):
-            for token in node.words:
+            for token in words_of(node):
                 masks[token] = masks.get(token, 0) | 1 << i
         return masks
 

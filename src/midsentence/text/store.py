@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,35 +16,42 @@ from ..errors import UserError
 from .readers import Line
 from .tokenizer import Tokenizer
 
-CHUNK = 4096
+CHUNK_LINES, CHUNK_CHARS = 4096, 1 << 20
+DTYPES = ("uint16", "uint32")
+ARRAYS = ("tokens", "offsets", "sizes", "labels")
 
 
 class TokenStore:
     """Sentences of ids (without ``<s>``, ``</s>``) in a folder of plain arrays.
 
-    tokens: all ids one after the other. offsets: (N + 1,) where each sentence begins. sizes: (N,)
-    UTF-8 bytes of each line. labels: (N,) indices into `label_names`, -1 for none; or None.
-    dropped: lines that were longer than allowed and left out.
+    tokens: all ids one after the other. offsets: (N + 1,) where each sentence begins. lengths: (N,)
+    tokens of each. sizes: (N,) UTF-8 bytes of each line. labels: (N,) indices into `label_names`,
+    -1 for none; or None. dropped: lines that were longer than allowed and left out.
     """
 
     def __init__(self, folder: Path):
         try:
             meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            # Anything but these two could make a damaged file's bytes into something else.
+            if meta["format"] != 1 or meta["dtype"] not in DTYPES:
+                raise ValueError("another format")
             self.label_names: list[str] = meta["label_names"]
             self.dropped: int = meta["dropped"]
-            count, total, dtype = meta["sentences"], meta["tokens"], np.dtype(meta["dtype"])
-            self.tokens = _map(folder / "tokens.bin", dtype, total)
-            self.offsets = _map(folder / "offsets.bin", np.dtype(np.int64), count + 1)
-            self.sizes = _map(folder / "sizes.bin", np.dtype(np.int32), count)
-            self.labels = (
-                _map(folder / "labels.bin", np.dtype(np.int32), count) if self.label_names else None
-            )
+            count, total = int(meta["sentences"]), int(meta["tokens"])
+            self.tokens = _map(folder / "tokens.bin", meta["dtype"], total)
+            self.offsets = _map(folder / "offsets.bin", "int64", count + 1)
+            self.sizes = _map(folder / "sizes.bin", "int32", count)
+            labels = _map(folder / "labels.bin", "int32", count)
+            self.labels = labels if self.label_names else None
+            self.lengths: np.ndarray = np.diff(np.asarray(self.offsets))
+            if self.offsets[0] != 0 or self.offsets[-1] != total or (self.lengths < 0).any():
+                raise ValueError("offsets.bin does not fit tokens.bin")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is no whole token store ({error}): train afresh") from None
-        self.lengths: np.ndarray = np.diff(self.offsets)
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
+        """Map a written store. Raises UserError where files are missing, cut short or at odds."""
         return cls(folder)
 
     @classmethod
@@ -54,55 +64,34 @@ class TokenStore:
         label_names: list[str] | None = None,
         max_tokens: int | None = None,
     ) -> "TokenStore":
-        """Tokenise `lines` into `folder`, a few thousand at a time; it appears whole or not at all.
+        """Tokenise `lines` into `folder`, a chunk at a time; it appears whole or not at all.
 
         `label_names` fixes the labels' numbers (valid and test use train's); new ones are added.
+        A line of more than `max_tokens` is dropped and counted: cutting it would change the data.
         """
-        names = list(label_names or [])
-        index = {name: i for i, name in enumerate(names)}
-        dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+        dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        offset, count, dropped = 0, 0, 0
-        source = iter(lines)
-        with (
-            (temporary / "tokens.bin").open("wb") as tokens,
-            (temporary / "offsets.bin").open("wb") as offsets,
-            (temporary / "sizes.bin").open("wb") as sizes,
-            (temporary / "labels.bin").open("wb") as labels,
-        ):
-            offsets.write(np.zeros(1, np.int64).tobytes())
-            while chunk := list(islice(source, CHUNK)):
-                for line, ids in zip(chunk, tokenizer.encode([x.text for x in chunk]), strict=True):
-                    if max_tokens is not None and len(ids) > max_tokens:
-                        dropped += 1
-                        continue
-                    offset, count = offset + len(ids), count + 1
-                    tokens.write(np.asarray(ids, dtype).tobytes())
-                    offsets.write(np.int64(offset).tobytes())
-                    sizes.write(np.int32(len(line.text.encode())).tobytes())
-                    label = -1
-                    if line.label is not None:
-                        label = index.setdefault(line.label, len(index))
-                    labels.write(np.int32(label).tobytes())
-        meta = {
-            "format": 1,
-            "dtype": dtype.name,
-            "sentences": count,
-            "tokens": offset,
-            "dropped": dropped,
-            "label_names": list(index),
-        }
-        (temporary / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        try:
+            with ExitStack() as stack:
+                files = {
+                    name: stack.enter_context((temporary / f"{name}.bin").open("wb"))
+                    for name in ARRAYS
+                }
+                meta = _fill(files, lines, tokenizer, dtype, list(label_names or []), max_tokens)
+            (temporary / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), "utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return cls(folder)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     def text(self, tokenizer: Tokenizer, indices: Sequence[int] | np.ndarray) -> list[str]:
@@ -110,7 +99,58 @@ class TokenStore:
         return tokenizer.decode([self[int(i)].tolist() for i in indices])
 
 
-def _map(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
-    if path.stat().st_size != count * dtype.itemsize:
+def _fill(
+    files: Mapping[str, BufferedIOBase],
+    lines: Iterable[Line],
+    tokenizer: Tokenizer,
+    dtype: str,
+    label_names: list[str],
+    max_tokens: int | None,
+) -> dict[str, Any]:
+    """Write the arrays and return what meta.json says of them."""
+    numbers = {name: i for i, name in enumerate(label_names)}
+    total, count, dropped = 0, 0, 0
+    files["offsets"].write(np.zeros(1, np.int64).tobytes())
+    for chunk in _chunks(lines):
+        pairs = list(zip(chunk, tokenizer.encode([line.text for line in chunk]), strict=True))
+        kept = [(line, ids) for line, ids in pairs if max_tokens is None or len(ids) <= max_tokens]
+        ends = total + np.cumsum([len(ids) for _, ids in kept], dtype=np.int64)
+        sizes = [len(line.text.encode()) for line, _ in kept]
+        labels = [
+            -1 if line.label is None else numbers.setdefault(line.label, len(numbers))
+            for line, _ in kept
+        ]
+        files["tokens"].write(np.array(list(chain(*(ids for _, ids in kept))), dtype).tobytes())
+        files["offsets"].write(ends.tobytes())
+        files["sizes"].write(np.array(sizes, np.int32).tobytes())
+        files["labels"].write(np.array(labels, np.int32).tobytes())
+        total = int(ends[-1]) if kept else total
+        count, dropped = count + len(kept), dropped + len(chunk) - len(kept)
+    return {
+        "format": 1,
+        "dtype": dtype,
+        "sentences": count,
+        "tokens": total,
+        "dropped": dropped,
+        "label_names": list(numbers),
+    }
+
+
+def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """A few thousand lines at a time, or fewer where they are long: memory stays flat."""
+    chunk: list[Line] = []
+    held = 0
+    for line in lines:
+        chunk.append(line)
+        held += len(line.text)
+        if len(chunk) >= CHUNK_LINES or held >= CHUNK_CHARS:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _map(path: Path, dtype: str, count: int) -> np.ndarray:
+    if count < 0 or path.stat().st_size != count * np.dtype(dtype).itemsize:
         raise ValueError(f"{path.name} is not of the size it should be")
-    return np.memmap(path, dtype, mode="r") if count else np.zeros(0, dtype)
+    return np.memmap(path, dtype, mode="r", shape=(count,)) if count else np.zeros(0, dtype)

@@ -249,7 +249,7 @@ def _learned(
     return inner
 
 
-def _settled(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
+def _settled(vocab: list[list[Any]]) -> list[list[Any]]:
     """Unigram pieces in one order with one score each, whatever order the trainer's hashes took.
 
     The trainer adds up in a random order, and gives bytes it never saw scores that grow by 1e-4
@@ -263,7 +263,7 @@ def _settled(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
         for piece, score in learned
     }
     ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    return [(special, -1e4) for special in SPECIALS] + ranked
+    return [[special, -1e4] for special in SPECIALS] + [list(item) for item in ranked]
 
 
 def choose(lines: Sequence[str]) -> tuple[str, str]:
