@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import tracemalloc
-from itertools import islice
+from itertools import count, islice
 
 import pytest
 
@@ -62,6 +62,11 @@ def test_lines_of_text(file, name, content, expected):
 def test_line_ends_and_characters_across_blocks(file, before):
     for mark in ("\r\n", "\r", "\n", "漢\n"):
         assert texts(file("x" * before + mark + "y")) == ["x" * before + mark.strip(), "y"]
+
+
+def test_a_line_end_cut_in_two_is_counted_once(file):
+    lines = b"".join(b"x" * (i % 97) + b"\r\n" for i in range(30_000))
+    refused(file(lines + b"\0"), r"text\.txt:30001: a NUL byte")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,12 @@ def test_tables_with_names_and_with_numbers(file):
         ("1\tx\n", "a.tsv", {}, r"a\.tsv:1: 2 columns \(1, x\).*--text-field"),
         ("a,b\n1,2\n", "a.csv", {"text_field": "c"}, r"a\.csv:1: no column 'c': there are a, b"),
         ("words,b\n1,2\n", "a.csv", {"text_field": "word"}, "did you mean 'words'"),
-        ("text,b\n1,2\n3\n", "a.csv", {"label_field": "b"}, r"a\.csv:3: has 1 columns, too few"),
+        (
+            "text,b\n1,2\n3\n",
+            "a.csv",
+            {"label_field": "b"},
+            r"a\.csv:3: has 1 columns: there is no 1",
+        ),
         ("1\tx\n\nx\n", "a.txt", {"text_field": "1"}, r"a\.txt:3: has 1 columns"),
         ("1\tx\n", "a.txt", {"text_field": "²"}, "no column '²'"),
         ("1\tx\n", "a.txt", {"text_field": "-1"}, "no column '-1'"),
@@ -231,13 +241,8 @@ def test_split_is_by_group_and_text_and_the_seed():
 
 
 def test_split_holds_nothing():
-    def endless():
-        n = 0
-        while True:
-            n += 1
-            yield Line(str(n))
-
-    assert len(list(islice(split(endless()), 1000))) == 1000
+    endless = (Line(str(n)) for n in count())
+    assert len(list(islice(split(endless), 1000))) == 1000
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0.5, 0.5), (-0.1, 0), (2, 0), (float("nan"), 0)])

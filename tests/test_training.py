@@ -38,7 +38,7 @@ def records(out, kind):
 
 def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     out = tmp_path / "run"
-    model = run(corpus, out, "training.max_steps=150", "optimizer.lr=0.01")
+    model = run(corpus, out, "training.max_steps=150", "training.epochs=99", "optimizer.lr=0.01")
     expected = {"config.toml", "model.safetensors", "manifest.json", "metrics.jsonl"}
     assert expected | {"report.html", "tokenizer.json"} <= {f.name for f in out.iterdir()}
     valid = records(out, "valid")
@@ -167,7 +167,7 @@ def test_a_language_model_trains_by_the_same_door(corpus, tmp_path):
 
 def test_published_sgd_halves_and_stops():
     sgd = SGD([("w", torch.nn.Parameter(torch.zeros(1)))], lr=1.0, halve_from=2, halvings=2)
-    said = [sgd.validated(better, epoch) for epoch, better in enumerate([1, 0, 0, 0, 0, 0])]
+    said = [sgd.validated(better, epoch) for epoch, better in enumerate([True] + [False] * 5)]
     assert said == ["go on", "go on", "back to best", "go on", "stop", "go on"]
     assert sgd.rates(0.5) == [0.25]
 

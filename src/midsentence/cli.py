@@ -150,7 +150,7 @@ def train(
             resume=resume, listener=show,
         )  # fmt: skip
     finally:
-        show.bar.stop()
+        show.stop()
     if model is None:
         print(f"stopped and saved. Go on with: midsentence train {corpus} --out {out} --resume",
               file=sys.stderr)  # fmt: skip

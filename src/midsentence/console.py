@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .report import FIGURES, number
+
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -71,8 +73,12 @@ class Training:
             f"PPL <= {r['ppl_bound']:.1f}  {r['seconds']:.0f} s"
         )
 
+    def stop(self) -> None:
+        if self.task is not None:
+            self.bar.stop()
+
     def _end(self, r: dict[str, Any]) -> None:
-        self.bar.stop()
+        self.stop()
         if r["ended"] != "interrupted":
             err.print(f"done: {r['ended']}, {r['step']:,} steps, {r['seconds'] / 60:.1f} minutes")
 
@@ -88,36 +94,14 @@ def counting(what: str, total: int) -> Iterator[Any]:
         yield lambda done: bar.advance(task, done)
 
 
-FIGURES = {
-    "sentences": ("sentences", "{:,.0f}"),
-    "tokens": ("tokens with </s>", "{:,.0f}"),
-    "bytes": ("bytes", "{:,.0f}"),
-    "samples": ("importance samples", "{:,.0f}"),
-    "nll": ("NLL, nats a sentence", "{:.3f}"),
-    "nll_stderr": ("  standard error over sentences", "{:.3f}"),
-    "estimator_stderr": ("  of it, the estimator's", "{:.4f}"),
-    "elbo": ("ELBO, nats a sentence", "{:.3f}"),
-    "reconstruction": ("reconstruction, -E log p(x|z)", "{:.3f}"),
-    "kl": ("KL", "{:.3f}"),
-    "ppl": ("PPL over tokens with </s>", "{:.3f}"),
-    "bits_per_byte": ("bits a byte", "{:.4f}"),
-    "mi": ("mutual information I(x; z)", "{:.3f}"),
-    "mi_cap": ("  cap, ln N", "{:.3f}"),
-    "active_units": ("active units", "{:.0f}"),
-    "latent": ("  of latent dimensions", "{:.0f}"),
-    "marginal_kl": ("marginal KL(q(z) || p(z))", "{:.3f}"),
-}
-
-
 def table(columns: dict[str, dict[str, float]]) -> None:
     """Figures down, one column a table of `evaluate`; on stdout."""
     grid = Table(box=None, pad_edge=False)
     grid.add_column("")
     for name in columns:
         grid.add_column(name, justify="right")
-    for key, (label, form) in FIGURES.items():
-        held = [c.get(key) for c in columns.values()]
-        grid.add_row(label, *("" if v is None else form.format(v) for v in held))
+    for key, (label, form, _) in FIGURES.items():
+        grid.add_row(label, *(number(c.get(key), form) for c in columns.values()))
     # A pipe has no width: without one, rich would fold long names.
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
 
@@ -130,6 +114,6 @@ def markdown(columns: dict[str, dict[str, float]]) -> str:
     """One row a run, with the figures that are published."""
     rows = [["run", *COMPARED], ["---"] * (len(COMPARED) + 1)]
     for name, held in columns.items():
-        figures = (FIGURES[key][1].format(held[key]) if key in held else "" for key in COMPARED)
+        figures = (number(held.get(key), FIGURES[key][1]) for key in COMPARED)
         rows.append([name, *figures])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

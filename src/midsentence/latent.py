@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import UserError
-from .text.readers import read
+from .text.readers import raw_lines
 
 
 def linear(a: Float[Tensor, "D"], b: Float[Tensor, "D"], steps: int) -> Float[Tensor, "S D"]:
@@ -59,13 +59,15 @@ def read_latents(source: str) -> Float[Tensor, "N D"]:
         except (OSError, ValueError) as error:
             raise UserError(f"{source} cannot be read as an .npy array: {error}") from None
     rows = []
-    for number, line in enumerate(read(source), 1):
+    for number, line in raw_lines(source):
         try:
-            content = json.loads(line.text)
+            content = json.loads(line)
             row = content["z"] if isinstance(content, dict) else content
             rows.append([float(value) for value in row])
         except (ValueError, KeyError, TypeError):
             raise UserError(f'{source}:{number}: expected [1, 2, ..] or {{"z": [..]}}') from None
+    if not rows:
+        raise UserError(f"{source} holds no latents")
     if len({len(row) for row in rows}) > 1:
         raise UserError(f"{source}: the latents are not all of one length")
     return torch.tensor(rows)

@@ -160,7 +160,7 @@ class Trainer:
     def _step(self, rows: Any, per_epoch: int, progress: float, tally: "Tally") -> None:
         store = self.corpus.train
         labels = None if store.labels is None else store.labels[rows]
-        batch = collate([store[i] for i in rows], labels).to(self.device)
+        batch = collate([store[i] for i in rows.tolist()], labels).to(self.device)
         rates, beta = self.optimizer.rates(progress), self.beta(progress)
         for each, rate in zip(self.optimizer.each, rates, strict=True):
             for group in each.param_groups:

@@ -72,7 +72,7 @@ def measuring(vae: VAE, seed: int) -> Iterator[None]:
 def groups(vae: VAE, sentences: Sentences) -> Iterator[tuple[np.ndarray, Batch]]:
     """(indices, batch) over all sentences, by length: the same groups for every budget."""
     for rows in by_length(sentences.lengths, GROUP):
-        yield rows, collate([sentences[i] for i in rows]).to(vae.device)
+        yield rows, collate([sentences[i] for i in rows.tolist()]).to(vae.device)
 
 
 @dataclass

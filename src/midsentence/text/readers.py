@@ -63,20 +63,29 @@ def read(
             raise UserError(f"{source} has no fields to choose from: leave --text-field out")
         yield from lines(source.removeprefix("builtin:"), label_field)
         return
-    name = "standard input" if source == "-" else source
+    name = _name(source)
     kind = Path(source.removesuffix(".gz")).suffix.lower()
-    with _open(source) as file:
-        found = False
-        decoded = _decoded(file, name, max(4 * max_chars, RECORD), max_chars)
-        for number, text, label in _rows(decoded, kind, name, text_field, label_field):
-            text = _clean(text)
-            if len(text) > max_chars:
-                raise _too_long(name, number, max_chars)
-            if text:
-                found = True
-                yield Line(text, (_clean(label) or None) if label is not None else None)
+    found = False
+    rows = _rows(raw_lines(source, max_chars), kind, name, text_field, label_field)
+    for number, text, label in rows:
+        text = _clean(text)
+        if len(text) > max_chars:
+            raise _too_long(name, number, max_chars)
+        if text:
+            found = True
+            yield Line(text, (_clean(label) or None) if label is not None else None)
     if not found:
         raise UserError(f"{name} holds no line of text: it needs one sentence a line")
+
+
+def raw_lines(source: str, max_chars: int = 100_000) -> Iterator[tuple[int, str]]:
+    """(number, line) of a path or ``-``, as they stand. Raises UserError as `read` does."""
+    with _open(source) as file:
+        yield from _decoded(file, _name(source), max(4 * max_chars, RECORD), max_chars)
+
+
+def _name(source: str) -> str:
+    return "standard input" if source == "-" else source
 
 
 def _clean(text: str) -> str:
@@ -199,8 +208,7 @@ def _json_rows(
         if not isinstance(record, dict):
             raise UserError(f"{name}:{number}: not a JSON object: write {{{text!r}: ...}}")
         keys = ", ".join(map(repr, record))[:200] or "nothing"
-        found = record.get(text)
-        if not isinstance(found, str):
+        if not isinstance(found := record.get(text), str):
             raise UserError(
                 f"{name}:{number}: no text under {text!r} but {keys}: give --text-field"
             )
@@ -243,10 +251,9 @@ def _columns(
                 if has_header:
                     continue
             place, other = columns
-            if max(place, other or 0) >= len(record):
+            if (most := max(place, other or 0)) >= len(record):
                 raise UserError(
-                    f"{name}:{number}: has {len(record)} columns, too few for column "
-                    f"{max(place, other or 0)} (counted from 0)"
+                    f"{name}:{number}: has {len(record)} columns: there is no {most}, from 0"
                 )
             yield number, record[place], None if other is None else record[other]
     except csv.Error as error:

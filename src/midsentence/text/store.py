@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from io import BufferedIOBase
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: SupportsIndex) -> np.ndarray:
         index = range(len(self))[index]
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
