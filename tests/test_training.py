@@ -176,3 +176,14 @@ def test_published_sgd_halves_and_stops():
 def test_a_device_that_is_not_there_is_named(corpus, tmp_path, device):
     with pytest.raises(UserError, match="not on this machine"):
         run(corpus, tmp_path / "run", f"training.device={device}")
+
+
+def test_tensorboard_is_an_option(corpus, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=50", "training.tensorboard=true")
+    held = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [e.step for e in held.Scalars("train/elbo")] == [25, 50]
+    written = [r["kl"] for r in records(out, "valid")]
+    assert [e.value for e in held.Scalars("valid/kl")] == pytest.approx(written)

@@ -1,19 +1,27 @@
 """The command line: parse, call, print. Results on stdout, everything else on stderr."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from .cli_options import (
+    Input,
+    Json,
+    Jsonl,
+    Run,
+    Samples,
+    Seed,
+    chunks,
+    hang_up,
+    open_model,
+    say,
+    say_json,
+    writing,
+)
 from .errors import UserError
-
-if TYPE_CHECKING:
-    from .bundle import TextVAE
 
 # typer carries a copy of click and exports only these of its errors; the first is a usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -47,65 +55,6 @@ EXAMPLES = """A latent space of sentences: train, sample, interpolate, score.
 
 @app.callback(help=EXAMPLES)
 def root() -> None: ...
-
-
-Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
-Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
-Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")]
-Samples = Annotated[int, typer.Option(min=1, help="Importance samples a sentence.")]
-Greedy = Annotated[bool, typer.Option("--greedy", help="The likeliest word each time.")]
-Temperature = Annotated[float | None, typer.Option(help="Below 1 safer, above 1 wilder.")]
-TopK = Annotated[int | None, typer.Option(help="Only the k likeliest words.")]
-TopP = Annotated[float | None, typer.Option(help="Only the words that make up this probability.")]
-Typical = Annotated[float | None, typer.Option(help="Locally typical sampling's probability.")]
-Beam = Annotated[int | None, typer.Option(help="Beam search of this width.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens at most.")]
-
-
-def decoding(
-    greedy: bool, temperature: float | None, top_k: int | None, top_p: float | None,
-    typical: float | None, beam: int | None, max_length: int | None,
-) -> dict[str, Any]:  # fmt: skip
-    """The options that were given, as keywords of `generate.Decoding`."""
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "typical": typical}
-    drawing = {k: v for k, v in options.items() if v is not None}
-    if sum([greedy, beam is not None, bool(drawing)]) > 1:
-        raise UserError("choose one of --greedy, --beam, and the sampling options")
-    given: dict[str, Any] = {"greedy": True} if greedy else {"beam": beam} if beam else drawing
-    return given | ({} if max_length is None else {"max_length": max_length})
-
-
-def open_model(run: Path) -> "TextVAE":
-    from .bundle import TextVAE
-
-    return TextVAE.from_pretrained(run)
-
-
-def chunks(source: str, size: int = 256) -> Iterator[list[str]]:
-    """Lines of a file or stdin, a few at a time, so that a pipe sees answers early."""
-    from .text.readers import read
-
-    lines = (line.text for line in read(source))
-    while part := list(islice(lines, size)):
-        yield part
-
-
-def say(line: str) -> None:
-    try:
-        print(line)
-    except BrokenPipeError:
-        hang_up()
-
-
-def hang_up() -> NoReturn:
-    """Whoever read us (head, less) has enough. Python would complain once more while closing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
-
-
-def say_json(**content: Any) -> None:
-    say(json.dumps(content, ensure_ascii=False))
 
 
 @app.command()
@@ -160,31 +109,35 @@ def train(
 
 
 @app.command()
+@writing
 def sample(
     run: Run,
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
-    greedy: Greedy = False, temperature: Temperature = None, top_k: TopK = None,
-    top_p: TopP = None, typical: Typical = None, beam: Beam = None,
-    max_length: MaxLength = None, seed: Seed = 0, jsonl: Jsonl = False,
-) -> None:  # fmt: skip
+    seed: Seed = 0,
+    jsonl: Jsonl = False,
+    *,
+    how: dict[str, Any],
+) -> None:
     """New sentences: z from the prior, then words drawn from the model.
 
     Without options the draw is the model's own distribution. For safer text: --temperature 0.7 or
     --top-p 0.9; for one typical sentence a latent: --greedy or --beam 5.
     """
-    how = decoding(greedy, temperature, top_k, top_p, typical, beam, max_length)
     for line in open_model(run).sample(n, seed=seed, **how):
         say_json(text=line) if jsonl else say(line)
 
 
 @app.command()
+@writing
 def reconstruct(
-    run: Run, source: Input = "-", greedy: Greedy = False, temperature: Temperature = None,
-    top_k: TopK = None, top_p: TopP = None, typical: Typical = None, beam: Beam = None,
-    max_length: MaxLength = None, seed: Seed = 0, jsonl: Jsonl = False,
-) -> None:  # fmt: skip
+    run: Run,
+    source: Input = "-",
+    seed: Seed = 0,
+    jsonl: Jsonl = False,
+    *,
+    how: dict[str, Any],
+) -> None:
     """Each line through its posterior mean and back (greedily unless told otherwise)."""
-    how = decoding(greedy, temperature, top_k, top_p, typical, beam, max_length)
     model = open_model(run)
     for lines in chunks(source):
         for line, back in zip(lines, model.reconstruct(lines, seed=seed, **how), strict=True):
@@ -192,18 +145,19 @@ def reconstruct(
 
 
 @app.command()
+@writing
 def interpolate(
     run: Run,
     a: Annotated[str, typer.Argument(help="The first sentence.", show_default=False)],
     b: Annotated[str, typer.Argument(help="The second sentence.", show_default=False)],
     steps: Annotated[int, typer.Option(min=2, help="Points, both ends included.")] = 7,
     path: Annotated[str, typer.Option(help="linear or spherical.")] = "linear",
-    greedy: Greedy = False, temperature: Temperature = None, top_k: TopK = None,
-    top_p: TopP = None, typical: Typical = None, beam: Beam = None,
-    max_length: MaxLength = None, seed: Seed = 0, jsonl: Jsonl = False,
-) -> None:  # fmt: skip
+    seed: Seed = 0,
+    jsonl: Jsonl = False,
+    *,
+    how: dict[str, Any],
+) -> None:
     """Sentences on the way from A to B. A neighbour that repeats is shown as "..."."""
-    how = decoding(greedy, temperature, top_k, top_p, typical, beam, max_length)
     lines = open_model(run).interpolate(a, b, steps, path=path, seed=seed, **how)
     for place, line in enumerate(lines):
         same = place > 0 and line == lines[place - 1]
@@ -239,15 +193,18 @@ def encode(
 
 
 @app.command()
+@writing
 def decode(
-    run: Run, source: Input = "-", greedy: Greedy = False, temperature: Temperature = None,
-    top_k: TopK = None, top_p: TopP = None, typical: Typical = None, beam: Beam = None,
-    max_length: MaxLength = None, seed: Seed = 0, jsonl: Jsonl = False,
-) -> None:  # fmt: skip
+    run: Run,
+    source: Input = "-",
+    seed: Seed = 0,
+    jsonl: Jsonl = False,
+    *,
+    how: dict[str, Any],
+) -> None:
     """Sentences for latents, JSON lines or .npy as `encode` writes them (greedily by default)."""
     from .latent import read_latents
 
-    how = decoding(greedy, temperature, top_k, top_p, typical, beam, max_length)
     model = open_model(run)
     for line in model.decode(read_latents(source), seed=seed, **how or {"greedy": True}):
         say_json(text=line) if jsonl else say(line)
@@ -276,7 +233,7 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="A file, or valid / test: the run's own.")] = "test",
     samples: Samples = 500,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units."""
     from . import console, pipeline
@@ -295,7 +252,7 @@ def evaluate(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
 ) -> None:
     """Runs side by side: the test table of `evaluate`, or the quick one made after training."""
@@ -325,9 +282,7 @@ def report(run: Run) -> None:
 
 
 @app.command()
-def recipes(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
+def recipes(as_json: Json = False) -> None:
     """The shipped recipes, with the papers they come from."""
     from . import config
 
@@ -340,9 +295,7 @@ def recipes(
 
 
 @app.command()
-def corpora(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
+def corpora(as_json: Json = False) -> None:
     """The corpora that are built in, for `train builtin:NAME`."""
     from .text.builtin import CORPORA
 

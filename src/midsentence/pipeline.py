@@ -44,6 +44,8 @@ def train(
         config, data = _resume(corpus, out, recipe, settings)
     else:
         config, data = _begin(corpus, out, recipe, file, settings, valid, test)
+    if config.training.tensorboard:
+        listener = tensorboard(out / "tensorboard", listener)
     listener("corpus", describe(config, data))
     at = trainer.train(config, data, out, resume=resume, listener=listener)
     if at.ended == "interrupted":
@@ -53,6 +55,28 @@ def train(
     keep_evaluation(out, "quick", evaluate_store(model, quick, QUICK_SAMPLES))
     write_report(out)
     return model
+
+
+def tensorboard(folder: Path, listener: Listener) -> Listener:
+    """`listener`, with every figure also written for TensorBoard. Raises UserError without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            'training.tensorboard needs: pip install "midsentence[tensorboard]"'
+        ) from None
+    writer = SummaryWriter(folder)
+
+    def both(event: str, record: dict[str, Any]) -> None:
+        if event in ("train", "valid"):
+            for name, value in record.items():
+                if name not in ("kind", "step"):
+                    writer.add_scalar(f"{event}/{name}", value, record["step"])
+        elif event == "end":
+            writer.close()
+        listener(event, record)
+
+    return both
 
 
 def _begin(

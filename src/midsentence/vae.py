@@ -22,9 +22,11 @@ from .text.batches import Batch
 class Pass:
     """K latents for each of B sentences, and every log-density. Nats per sentence.
 
-    log_px: log p(x|z), summed over the words and ``</s>``; log_pz: log p(z); log_qz: log q(z|x).
+    h: the encoder's summary. log_px: log p(x|z), summed over the words and ``</s>``; log_pz:
+    log p(z); log_qz: log q(z|x).
     """
 
+    h: Float[Tensor, "B H"]
     q: Distribution
     p: Distribution
     z: Float[Tensor, "K B D"]
@@ -97,10 +99,11 @@ class VAE(nn.Module):
 
     def run(self, batch: Batch, samples: int = 1) -> Pass:
         """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""
-        q, p = self.infer(batch), self.prior()
+        h = self.encoder(batch)
+        q, p = self.posterior(h), self.prior()
         z = q.rsample(torch.Size([samples]))
         bow = None if self.bow is None else self.bow(z, batch.targets, batch.mask)
-        return Pass(q, p, z, q.log_prob(z), p.log_prob(z), self.log_px(batch, z), bow)
+        return Pass(h, q, p, z, q.log_prob(z), p.log_prob(z), self.log_px(batch, z), bow)
 
     def forward(
         self, batch: Batch, samples: int, objective: Callable[[Pass], Tensor]

@@ -95,9 +95,8 @@ def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
     with measuring(vae, seed):
         for rows, batch in groups(vae, sentences):
             run = vae.run(batch)
-            summary = vae.encoder(batch)
             densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
-            parts.append((summary, run.q.mean, run.z[0], *densities, run.kl))
+            parts.append((run.h, run.q.mean, run.z[0], *densities, run.kl))
             order.append(rows)
     back = torch.from_numpy(np.argsort(np.concatenate(order))).to(vae.device)
     return Survey(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))

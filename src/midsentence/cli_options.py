@@ -1,0 +1,98 @@
+"""What the commands share: their options, how words are chosen, and speaking to stdout."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .bundle import TextVAE
+
+Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
+Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+Samples = Annotated[int, typer.Option(min=1, help="Importance samples a sentence.")]
+
+
+def decoding(
+    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest word each time.")] = False,
+    temperature: Annotated[
+        float | None, typer.Option(help="Below 1 safer, above 1 wilder.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest words.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only the words that make up this probability.")
+    ] = None,
+    typical: Annotated[
+        float | None, typer.Option(help="Locally typical sampling's probability.")
+    ] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Beam search of this width.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
+) -> dict[str, Any]:
+    """The options that were given, as keywords of `generate.Decoding`. Raises UserError."""
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "typical": typical}
+    drawing = {k: v for k, v in options.items() if v is not None}
+    if sum([greedy, beam is not None, bool(drawing)]) > 1:
+        raise UserError("choose one of --greedy, --beam, and the sampling options")
+    given: dict[str, Any] = {"greedy": True} if greedy else {"beam": beam} if beam else drawing
+    return given | ({} if max_length is None else {"max_length": max_length})
+
+
+def writing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `decoding`; it gets what they say as its keyword `how`."""
+    extra = inspect.signature(decoding).parameters
+    own = [p for name, p in inspect.signature(command).parameters.items() if name != "how"]
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        how = decoding(**{name: given.pop(name) for name in extra})
+        command(**given, how=how)
+
+    # typer reads a command's options from its signature and annotations.
+    everything = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *extra.values())]
+    vars(with_options)["__signature__"] = inspect.Signature(everything)
+    with_options.__annotations__ = {p.name: p.annotation for p in everything}
+    return with_options
+
+
+def open_model(run: Path) -> "TextVAE":
+    from .bundle import TextVAE
+
+    return TextVAE.from_pretrained(run)
+
+
+def chunks(source: str, size: int = 256) -> Iterator[list[str]]:
+    """Lines of a file or stdin, a few at a time, so that a pipe sees answers early."""
+    from .text.readers import read
+
+    lines = (line.text for line in read(source))
+    while part := list(islice(lines, size)):
+        yield part
+
+
+def say(line: str) -> None:
+    try:
+        print(line)
+    except BrokenPipeError:
+        hang_up()
+
+
+def hang_up() -> NoReturn:
+    """Whoever read us (head, less) has enough. Python would complain once more while closing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def say_json(**content: Any) -> None:
+    say(json.dumps(content, ensure_ascii=False))
