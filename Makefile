@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # Installs once, and again whenever what is to be installed has changed.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,dev,tensorboard]"
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check -e ".[demo,dev,tensorboard]"
 	touch $@
 
 set-up: $(VENV)/.ready

@@ -235,7 +235,7 @@ class Report:
         """The whole page."""
         split, found = self.headline()
         latent = found.get("latent", math.nan)
-        judged = [found.get(key, math.nan) for key in ("kl", "mi", "active_units")]
+        kl, mi, active = (found.get(key, math.nan) for key in ("kl", "mi", "active_units"))
         environment = jinja2.Environment(
             autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )
@@ -245,7 +245,7 @@ class Report:
         known = [key for key in FIGURES if key in keys]
         return environment.from_string(template).render(
             report=self,
-            verdict=verdict(*judged, latent),
+            verdict=verdict(kl, mi, active, latent),
             split=split,
             found=found,
             latent=latent,
