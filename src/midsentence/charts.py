@@ -160,7 +160,7 @@ def curves(
     xs, ys = (np.concatenate([getattr(line, k) for line in fitted]) for k in ("xs", "ys"))
     finite = np.isfinite(ys)
     late = finite & (xs >= SETTLING * end) if settle else finite
-    x = Axis(0, end, LEFT, RIGHT)
+    x = Axis(0, end, LEFT, RIGHT, most=6)
     y = Axis(*span(ys[late if late.any() else finite], zero, top), BOTTOM, TOP, whole=whole)
     notes = [note] if note else []
     if ys[finite].max() > y.high:

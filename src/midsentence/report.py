@@ -185,6 +185,10 @@ class Report:
             ys, known = sign * column(self.train, key), np.isfinite(steps)
             return smoothed("training", steps[known], ys[known]) if known.any() else []
 
+        def scheduled(key: str) -> list[Line]:
+            ys, known = column(self.train, key), np.isfinite(steps)
+            return [Line("as set", "valid", steps[known], ys[known])] if known.any() else []
+
         def valid(key: str, label: str, sign: int = 1, style: str = "valid") -> list[Line]:
             ys, known = sign * column(self.valid, key), np.isfinite(held)
             return [Line(label, style, held[known], ys[known])] if known.any() else []
@@ -194,14 +198,15 @@ class Report:
         quality = [
             plot("Bound, −ELBO" if latent else "NLL", nats,
                  [*train("elbo", -1), *valid("elbo", check, -1)], note=lower, settle=True),
-            plot("Reconstruction, −log p(x|z)", nats,
-                 [*train("log_px", -1), *valid("log_px", check, -1)], settle=True)
+            plot("Reconstruction", nats,
+                 [*train("log_px", -1), *valid("log_px", check, -1)],
+                 note="−log p(x|z): the bound without its KL.", settle=True)
             if latent else None,
             plot("Perplexity, at most" if latent else "Perplexity", "per token",
                  valid("ppl_bound", check), note=lower, settle=True),
         ]  # fmt: skip
         carried = [
-            plot("KL and mutual information", nats,
+            plot("KL and MI", nats,
                  [*train("kl"), *valid("kl", "validation KL"),
                   *valid("mi", "validation MI", style="second"),
                   *valid("mi_cap", "most MI measurable", style="limit")], zero=True),
@@ -210,8 +215,8 @@ class Report:
             self.dimensions(),
         ]  # fmt: skip
         course = [
-            plot("KL weight β", "factor", train("beta")[-1:], zero=True) if latent else None,
-            plot("Learning rate", "", train("lr")[-1:], zero=True),
+            plot("KL weight β", "factor", scheduled("beta"), zero=True) if latent else None,
+            plot("Learning rate", "", scheduled("lr"), zero=True),
             plot("Gradient norm", "before clipping", train("grad_norm"), zero=True, settle=True),
         ]
         groups = {"quality": quality, "carried": carried if latent else [], "course": course}
