@@ -5,6 +5,7 @@ stretch's lowest and highest, so that a spike survives; only `smoothed` averages
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,18 +34,23 @@ def ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[f
     return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
+def plain(text: str) -> str:
+    """Nothing is 0 in any unit, and a minus is not a hyphen."""
+    return "0" if not text.strip("0.kMe") else re.sub("^-", "−", text)
+
+
 def tick_labels(at: Sequence[float]) -> list[str]:
     """One way of writing for all ticks of an axis: 0.25, 40, 15k, 2e-4."""
     step = min((b - a for a, b in pairwise(at)), default=abs(at[0]) if at else 1.0) or 1.0
     largest = max((abs(value) for value in at), default=0.0)
     if largest < 0.001 or largest >= 1e9:
-        return ["0" if v == 0 else f"{v:.0e}".replace("e-0", "e-").replace("e+0", "e") for v in at]
+        return [plain(f"{v:.0e}".replace("e-0", "e-").replace("e+", "e")) for v in at]
     for size, suffix in ((1e6, "M"), (1e3, "k")):
         if largest >= 10 * size or (largest >= size and step >= size / 10):
             digits = max(0, -math.floor(math.log10(step / size) + 1e-9))
-            return ["0" if v == 0 else f"{v / size:.{digits}f}{suffix}" for v in at]
+            return [plain(f"{v / size:.{digits}f}{suffix}") for v in at]
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [f"{v:.{digits}f}" for v in at]
+    return [plain(f"{v:.{digits}f}") for v in at]
 
 
 @dataclass
@@ -165,9 +171,13 @@ def curves(
     notes = [note] if note else []
     if ys[finite].max() > y.high:
         notes.append(f"The first steps, from {float(ys[finite].max()):.4g}, lie above the frame.")
-    missing = sum(int((~np.isfinite(line.ys)).sum()) for line in lines if line.style != "train")
+    raw = [line for line in lines if line.style == "raw"]
+    if any((np.abs(line.ys - (y.low + y.high) / 2) > (y.high - y.low) / 2).any() for line in raw):
+        notes.append("Single records may reach beyond the frame.")
+    measured = [line for line in lines if not (raw and line.style == "train")]
+    missing = sum(int((~np.isfinite(line.ys)).sum()) for line in measured)
     if missing:
-        notes.append(f"{missing} record{'s' * (missing > 1)} not finite, left out.")
+        notes.append(f"{missing} record{'s' * (missing > 1)} not finite and left out.")
     for line in lines:
         draw(line, x, y)
     return Chart(title, unit, x, y, list(lines), " ".join(notes))

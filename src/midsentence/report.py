@@ -30,8 +30,8 @@ LONGEST = 600  # characters of a sentence that are shown
 Records = Sequence[Mapping[str, Any]]
 
 FIGURES: dict[str, tuple[str, str, str]] = {
-    "nll": ("NLL", ".2f", "−log p(x), nats a sentence. By importance sampling: never below the "
-            "truth in expectation, and closer with more samples."),
+    "nll": ("NLL", ".2f", "−log p(x), nats a sentence. With a latent by importance sampling: in "
+            "expectation never below the truth, and closer with more samples."),
     "nll_stderr": ("± standard error", ".2f", "Of the mean NLL over sentences."),
     "estimator_stderr": ("± of the estimator", ".3f", "The part of it that more samples remove."),
     "ppl": ("Perplexity", ",.2f", "exp(NLL / tokens), the end of the sentence counted. Compares "
@@ -55,6 +55,12 @@ FIGURES: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 """Key of `evaluate` -> (name, format, explanation), in the order of the page."""
 
+OF_THE_LATENT = {
+    *("elbo", "reconstruction", "kl", "mi", "mi_cap", "marginal_kl", "active_units", "latent"),
+    *("estimator_stderr", "samples"),
+}
+"""Figures that say nothing about a language model, whose likelihood is exact."""
+
 
 @dataclass
 class Verdict:
@@ -63,13 +69,18 @@ class Verdict:
     detail: str
 
 
-def verdict(kl: float, mi: float, active: float, latent: float) -> Verdict | None:
+def verdict(
+    kl: float, mi: float, active: float, latent: float, elbo: float = 0.0
+) -> Verdict | None:
     """Did the posterior collapse? nan is an unknown; None means that KL and units both are.
 
-    No latent: a language model. Collapsed: KL (or MI, which KL bounds: free bits can keep KL up
-    while z says nothing) under `COLLAPSED_KL`, or no active unit. Nearly: under `HEALTHY_KL`, or
-    fewer units than `HEALTHY_UNITS` (or than there are). Else healthy.
+    A bound that is no number: diverged. No latent: a language model. Collapsed: KL (or MI, which
+    KL bounds: free bits can keep KL up while z says nothing) under `COLLAPSED_KL`, or no active
+    unit. Nearly: either under `HEALTHY_KL`, or fewer units than `HEALTHY_UNITS` (or than there
+    are). Else healthy.
     """
+    if not math.isfinite(elbo):
+        return Verdict("bad", "Training diverged", "The bound is not a finite number.")
     if latent == 0:
         detail = "There is no posterior to collapse, and the likelihood is exact."
         return Verdict("plain", "Language model (no latent)", detail)
@@ -165,9 +176,11 @@ class Report:
         """
         by_size = lambda name: (name == "test", self.table[name].get("sentences", 0))  # noqa: E731
         name = max(self.table, key=by_size, default="")
-        found = dict(self.valid[-1]) if self.valid else {}
-        found.pop("kind", None)
-        found |= {k: v for k, v in self.table.get(name, {}).items() if math.isfinite(v)}
+        last = self.valid[-1] if self.valid else {}
+        found = {k: v for k, v in last.items() if isinstance(v, (int, float))}
+        best = self.table.get(name, {})
+        # A bound that is not finite is kept, for the verdict to say so.
+        found |= {k: v for k, v in best.items() if number(v) != "–" or k not in {*found, "latent"}}
         if self.kl_per_dimension:
             found.setdefault("latent", len(self.kl_per_dimension))
             found.setdefault("kl", float(np.nansum(self.kl_per_dimension)))
@@ -247,15 +260,19 @@ class Report:
         environment.filters |= {"number": number, "shortened": shortened}
         template = Path(__file__).with_name("report.html.j2").read_text("utf-8")
         keys = dict.fromkeys(key for figures in self.table.values() for key in figures)
-        known = [key for key in FIGURES if key in keys]
+        order = [
+            *(key for key in FIGURES if key in keys),
+            *(key for key in keys if key not in FIGURES),
+        ]
+        shown = [key for key in order if latent != 0 or key not in OF_THE_LATENT]
         return environment.from_string(template).render(
             report=self,
-            verdict=verdict(kl, mi, active, latent),
+            verdict=verdict(kl, mi, active, latent, found.get("elbo", 0.0)),
             split=split,
             found=found,
             latent=latent,
             charts=self.charts(latent),
-            figures={k: FIGURES.get(k, (k, ".4g", "")) for k in dict.fromkeys([*known, *keys])},
+            figures={key: FIGURES.get(key, (key, ".4g", "")) for key in shown},
             settings=flat(self.settings),
             pairs=[(a, differences(a, shortened(b)), a == b) for a, b in self.reconstructions],
             path=repeated(self.interpolation),

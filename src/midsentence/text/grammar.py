@@ -236,7 +236,7 @@ class Grammar:
             raise UserError(f"not a sentence of builtin:grammar: {sentence[:80]!r}")
         return found[0][0]
 
-    def lines(self, n: int = 60_000, seed: int = 0, label: str | None = None) -> Iterator[Line]:
+    def lines(self, n: int = 150_000, seed: int = 0, label: str | None = None) -> Iterator[Line]:
         """The sentences as a corpus, labelled with one factor if `label` names it."""
         if label is not None and label not in self.factors:
             close = get_close_matches(label, self.factors, n=1)
