@@ -30,7 +30,7 @@ Listener = Callable[[str, Record], None]
 """Called with "start", "train", "valid" or "end" and a record of numbers."""
 
 RECORD_EVERY = 25
-MOST_STEPS_UNSEEN = 5000
+LEAST_VALIDATIONS = 8
 MOST_BAD_STEPS = 10
 
 
@@ -92,39 +92,39 @@ class Trainer:
         batches = self._batches()
         planned = math.ceil(settings.epochs * len(batches))
         planned = min(planned, settings.max_steps or planned)
-        every = max(1, min(MOST_STEPS_UNSEEN, math.ceil(len(batches) / settings.validations)))
+        every = max(
+            1, math.ceil(min(len(batches) / settings.validations, planned / LEAST_VALIDATIONS))
+        )
         parameters = sum(p.numel() for p in self.vae.parameters())
         self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
         began = time.monotonic() - at.seconds
-        tally = Tally()
+        tally, validated, progress = Tally(), at.step, self._progress(planned)
         at.ended = ""
         with interruptible() as interrupted:
-            while not at.ended:
-                at.seconds = time.monotonic() - began
-                progress = self._progress(planned)
-                if progress >= 1 or interrupted():
-                    break
+            while not at.ended and progress < 1 and not interrupted():
                 if at.index >= len(batches):
                     at.epoch, at.index = at.epoch + 1, 0
                     batches = self._batches()
                 self._step(batches[at.index], len(batches), progress, tally)
                 at.step, at.index = at.step + 1, at.index + 1
+                at.seconds = time.monotonic() - began
+                before, progress = progress, self._progress(planned)
                 if at.step % RECORD_EVERY == 0:
                     self._record("train", tally.flush(time.monotonic()), planned, len(batches))
-                if at.step % every == 0:
-                    at.seconds = time.monotonic() - began
+                # A run limited by minutes may end long before its epoch does: look in now and then.
+                parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
+                if at.step % every == 0 or (settings.max_minutes and parts[0] < parts[1]):
+                    validated = at.step
                     self._validate(planned, len(batches))
                     tally.since = time.monotonic()
-            at.seconds = time.monotonic() - began
+                    at.seconds = tally.since - began
             if interrupted():
                 at.ended = "interrupted"
-                self._save()
-            else:
-                if not at.ended:
-                    if at.step % every:
-                        self._validate(planned, len(batches))
-                    at.ended = "budget used"
-                self._save()
+            elif not at.ended:
+                if at.step != validated or at.best == -math.inf:
+                    self._validate(planned, len(batches))
+                at.ended = at.ended or "budget used"
+            self._save()
         self.listener("end", asdict(at))
         return at
 
