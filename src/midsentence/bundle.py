@@ -15,7 +15,7 @@ from .config import Config
 from .errors import UserError
 from .generate import Decoding, generate, prior_sample
 from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
-from .measuring.likelihood import InMemory, importance_weighted, survey
+from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
 from .parts.decoders import DECODERS
 from .parts.encoders import ENCODERS
 from .parts.head import BagOfWords, Head
@@ -150,7 +150,7 @@ class TextVAE:
 
     def encode(self, lines: Sequence[str]) -> Float[Tensor, "N D"]:
         """Posterior means, one a line."""
-        return survey(self.vae, self.ids(lines)).mean.cpu()
+        return posterior_means(self.vae, self.ids(lines)).cpu()
 
     def decode(
         self, z: Float[Tensor, "N D"], *, seed: int = 0, batch: int = 256, **decoding: Any

@@ -98,8 +98,21 @@ def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
             densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
             parts.append((run.h, run.q.mean, run.z[0], *densities, run.kl))
             order.append(rows)
-    back = torch.from_numpy(np.argsort(np.concatenate(order))).to(vae.device)
+    back = _in_order(order).to(vae.device)
     return Survey(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
+
+
+def posterior_means(vae: VAE, sentences: Sentences) -> Float[Tensor, "N D"]:
+    """E_q[z] of every sentence, in their order; nothing is decoded."""
+    with measuring(vae, seed=0):
+        found = [(rows, vae.infer(batch).mean) for rows, batch in groups(vae, sentences)]
+    rows, means = zip(*found, strict=True)
+    return torch.cat(means)[_in_order(rows).to(vae.device)]
+
+
+def _in_order(rows: Sequence[np.ndarray]) -> Tensor:
+    """The index that puts what groups of `rows` gave back into the sentences' order."""
+    return torch.from_numpy(np.argsort(np.concatenate(rows)))
 
 
 def active_units(mean: Float[Tensor, "N D"], threshold: float = ACTIVE) -> int:

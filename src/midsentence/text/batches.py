@@ -1,6 +1,6 @@
 """Batches of sentences: padded token ids, filled by length under a token budget."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,9 +101,3 @@ def _cut(order: np.ndarray, lengths: np.ndarray, budget: Budget) -> list[np.ndar
             cuts.append(position)
             start = position
     return np.split(order, cuts) if len(order) else []
-
-
-def sequential(count: int, size: int) -> Iterator[range]:
-    """Ranges of at most `size` covering ``range(count)``."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
