@@ -8,7 +8,7 @@ import torch
 
 from midsentence import latent
 from midsentence.errors import UserError
-from midsentence.generate import Decoding, draw, generate, prior_sample, truncate
+from midsentence.generate import Decoding, draw, generate, prior_sample, top, truncate
 from midsentence.parts.decoders import DECODERS
 from midsentence.text.batches import collate
 from midsentence.text.tokenizer import BOS, EOS, PAD, UNK
@@ -100,6 +100,36 @@ def test_sampling_follows_the_probabilities():
     assert ends.tolist() == [2, 5]
 
 
+@pytest.mark.parametrize("vocab", [3, 127, 128, 129, 1000, 2048])
+def test_drawing_by_blocks_equals_one_walk_over_all_words(vocab):
+    torch.manual_seed(vocab)
+    weights = torch.randint(0, 4, (500, vocab)).float()  # sums of integers are exact
+    weights[:, torch.randint(vocab, (1,))] += 1
+    chance = torch.rand(500)
+    mass = weights.double().cumsum(1)
+    walked = torch.searchsorted(mass, chance.double()[:, None] * mass[:, -1:], right=True)
+    assert torch.equal(draw(weights, chance), walked[:, 0])
+
+
+def test_a_word_without_probability_is_never_drawn():
+    torch.manual_seed(0)
+    weights = torch.rand(20_000, 700) * 10.0 ** torch.randint(-30, 1, (20_000, 700))
+    weights[torch.rand(20_000, 700) < 0.9] = 0
+    weights[:, 3] += 1e-20
+    drawn = draw(weights, torch.rand(20_000).where(torch.rand(20_000) < 0.9, 1 - 2**-24))
+    assert (weights.gather(1, drawn[:, None]) > 0).all()
+
+
+@pytest.mark.parametrize("vocab", [5, 128, 1000, 1024, 5003])
+@pytest.mark.parametrize("k", [1, 5])
+def test_top_is_topk(vocab, k):
+    torch.manual_seed(vocab)
+    values = torch.randn(64, vocab)
+    found, expected = top(values, k), values.topk(k)
+    assert torch.equal(found[0], expected.values)
+    assert torch.equal(found[1], expected.indices)
+
+
 LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
 
 
@@ -117,15 +147,16 @@ LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
     ],
 )
 def test_truncation_keeps_what_it_says(how, kept):
-    probabilities = truncate(LOGITS, how)[0]
-    assert probabilities.nonzero().flatten().tolist() == kept
-    assert torch.allclose(probabilities[kept], LOGITS.exp()[0, kept])
+    weights = truncate(LOGITS.clone(), how)[0]
+    assert weights.nonzero().flatten().tolist() == kept
+    expected = LOGITS.exp()[0, kept]
+    assert torch.allclose(weights[kept] / weights.sum(), expected / expected.sum())
 
 
 def test_temperature_sharpens():
-    cold = truncate(LOGITS, Decoding(temperature=0.5))[0]
+    cold = truncate(LOGITS.clone(), Decoding(temperature=0.5))[0]
     expected = LOGITS.exp()[0] ** 2
-    assert torch.allclose(cold, expected / expected.sum())
+    assert torch.allclose(cold / cold.sum(), expected / expected.sum())
 
 
 @pytest.mark.parametrize(

@@ -97,36 +97,88 @@ def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> 
 
 
 def truncate(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"]:
-    """The probabilities that `how` draws from; they need not sum to 1."""
-    probabilities = (logits / how.temperature).softmax(-1)
+    """What `how` draws from: weights, which need not sum to 1. `logits` is overwritten."""
+    if how.temperature != 1:
+        logits.div_(how.temperature)
+    weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
     if how.top_k:
-        least = probabilities.topk(min(how.top_k, probabilities.shape[-1])).values[:, -1:]
-        probabilities = probabilities.where(probabilities >= least, 0)
+        least = top(weights, min(how.top_k, weights.shape[-1]))[0][:, -1:]
+        weights = weights.where(weights >= least, 0)
     if how.top_p < 1:
-        probabilities = _until_mass(probabilities, -probabilities, how.top_p)
+        weights = _until_mass(weights, -weights, how.top_p)
     if how.typical < 1:
+        probabilities = weights / weights.sum(-1, keepdim=True)
         surprise = -probabilities.clamp_min(1e-38).log()
         entropy = (probabilities * surprise).sum(-1, keepdim=True)
-        distance = (surprise - entropy).abs().where(probabilities > 0, torch.inf)
-        probabilities = _until_mass(probabilities, distance, how.typical)
-    return probabilities
+        distance = (surprise - entropy).abs().where(weights > 0, torch.inf)
+        weights = _until_mass(weights, distance, how.typical)
+    return weights
 
 
-def _until_mass(probabilities: Tensor, order: Tensor, mass: float) -> Tensor:
+def _until_mass(weights: Tensor, order: Tensor, mass: float) -> Tensor:
     """Keep words in ascending `order` until they hold `mass` of what there is; at least one."""
     ranks = order.argsort(dim=-1, stable=True)
-    ranked = probabilities.gather(-1, ranks)
+    ranked = weights.gather(-1, ranks)
     before = ranked.cumsum(-1) - ranked
     kept = ranked.where(before < mass * ranked.sum(-1, keepdim=True), 0)
     kept[:, 0] = ranked[:, 0]
-    return torch.zeros_like(probabilities).scatter(-1, ranks, kept)
+    return torch.zeros_like(weights).scatter(-1, ranks, kept)
 
 
-def draw(probabilities: Float[Tensor, "N V"], chance: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
-    """Inverse-CDF sampling: one uniform number a row, so a row's word is its own affair."""
-    mass = probabilities.double().cumsum(-1)
-    chosen = torch.searchsorted(mass, chance.double()[:, None] * mass[:, -1:], right=True)
-    return chosen.squeeze(1).clamp_max(probabilities.shape[-1] - 1)
+def draw(weights: Float[Tensor, "N V"], chance: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """Inverse-CDF sampling: one uniform number a row, so a row's word is its own affair.
+
+    First the block of words, then the word in it: the whole vocabulary is read once and nothing
+    of its size is written.
+    """
+    blocks, rest = _blocks(weights)
+    sums = torch.cat([blocks.sum(-1), rest.sum(-1, keepdim=True)], 1)
+    mass = sums.double().cumsum(1)
+    goal = chance.double()[:, None] * mass[:, -1:]
+    block = torch.searchsorted(mass, goal, right=True).clamp_max(mass.shape[1] - 1)
+    words, inside = _open(weights, block, 0.0)
+    inner = inside.double().cumsum(1)
+    # Sums of a block made in different orders differ in the last digits: stay inside the block.
+    left = goal - (mass - sums).gather(1, block)
+    left = torch.minimum(left.clamp_min(0), inner[:, -1:] * (1 - 1e-12))
+    return words.gather(1, torch.searchsorted(inner, left, right=True)).squeeze(1)
+
+
+def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
+    """The k greatest of each row and where they stand, in descending order.
+
+    They are in the k blocks of the greatest maxima, which one quick pass finds; a `topk` over the
+    whole vocabulary takes longer than making it.
+    """
+    blocks, rest = _blocks(values)
+    if blocks.shape[1] <= 2 * k:
+        found, place = values.topk(k)
+        return found, place
+    highest = blocks.amax(-1)
+    if rest.shape[1]:
+        highest = torch.cat([highest, rest.amax(-1, keepdim=True)], 1)
+    words, inside = _open(values, highest.topk(k).indices, -torch.inf)
+    found, place = inside.topk(k)
+    return found, words.gather(1, place)
+
+
+BLOCK = 128
+"""Words looked at together by `draw` and `top`."""
+
+
+def _blocks(values: Tensor) -> tuple[Float[Tensor, "N C W"], Float[Tensor, "N R"]]:
+    """Views: whole blocks of words, and the words left over."""
+    whole = values.shape[1] // BLOCK * BLOCK
+    return values[:, :whole].unflatten(1, (-1, BLOCK)), values[:, whole:]
+
+
+def _open(
+    values: Tensor, block: Int[Tensor, "N K"], outside: float
+) -> tuple[Int[Tensor, "N L"], Float[Tensor, "N L"]]:
+    """The words of some blocks and their values; `outside` beyond the last word."""
+    words = (block[:, :, None] * BLOCK + torch.arange(BLOCK, device=block.device)).flatten(1)
+    last = values.shape[1] - 1
+    return words, values.gather(1, words.clamp_max(last)).where(words <= last, outside)
 
 
 def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
@@ -143,15 +195,18 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     rows = torch.arange(count, device=z.device)
     for _ in range(how.max_length):
         hidden, state = vae.decoder.step(prefixes[:, :, -1].reshape(-1, 1), state)
-        words = vae.head.logits(hidden[:, -1]).log_softmax(-1).view(len(rows), width, -1)
-        ended, which = (scores + words[:, :, EOS]).max(1)
+        logits = vae.head.logits(hidden[:, -1])
+        total = logits.logsumexp(-1)
+        ended, which = (scores + (logits[:, EOS] - total).view_as(scores)).max(1)
         for row in (ended > best[rows]).nonzero().flatten().tolist():
             found[int(rows[row])] = prefixes[row, which[row], 1:].tolist()
         best[rows] = torch.maximum(best[rows], ended)
-        words[:, :, EOS] = -torch.inf
-        size = words.shape[-1]
-        scores, flat = (scores[..., None] + words).flatten(1).topk(width)
-        parent, word = flat // size, flat % size
+        logits[:, EOS] = -torch.inf
+        found_logits, words = top(logits, wide := min(width, logits.shape[1]))
+        grown = (found_logits - total[:, None]).view(len(rows), width, wide) + scores[..., None]
+        scores, place = grown.flatten(1).topk(width)
+        parent = place // wide
+        word = words.view(len(rows), -1).gather(1, place)
         kept = prefixes.gather(1, parent[..., None].expand(-1, -1, prefixes.shape[-1]))
         prefixes = torch.cat([kept, word[..., None]], -1)
         going = scores[:, 0] > best[rows]

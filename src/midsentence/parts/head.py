@@ -64,8 +64,8 @@ class Head(nn.Module):
         """fp32 logits of every id; minus infinity for <pad> and <s>."""
         if self.map is not None:
             hidden = self.map(hidden)
-        logits = nn.functional.linear(hidden, self.table[FIRST:], self.bias)
-        return nn.functional.pad(logits, (FIRST, 0), value=-torch.inf)
+        bias = nn.functional.pad(self.bias, (FIRST, 0), value=-torch.inf)
+        return nn.functional.linear(hidden, self.table, bias)
 
     def _products(self, hidden: Tensor) -> torch.dtype:
         if self.precision == "bfloat16":
