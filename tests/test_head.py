@@ -19,7 +19,9 @@ def make(tied, width=H, **settings):
 
 
 def plain(head, hidden, targets):
-    logits = head.logits(hidden)
+    hidden = hidden if head.map is None else head.map(hidden)
+    logits = nn.functional.linear(hidden, head.table[2:], head.bias)
+    logits = nn.functional.pad(logits, (2, 0), value=-torch.inf)
     return logits.log_softmax(-1).gather(-1, targets[:, None]).squeeze(1)
 
 
@@ -69,6 +71,34 @@ def test_a_certain_word_never_gets_more_than_probability_one():
     log_prob = head.log_prob(hidden, targets[:1].expand(M))
     assert (log_prob <= 0).all()
     assert log_prob[0] > -1e-3
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("far", [60.0, 300.0])
+def test_an_impossible_word_has_its_value_and_its_gradient(precision, far):
+    """Its logit is so far below the others' that exp(other - own) overflows."""
+    head = make(False, precision=precision)
+    hidden, targets, _ = inputs(torch.float32)
+    targets = targets.clone()
+    targets[:3] = 5
+    with torch.no_grad():
+        head.bias[5 - 2] = -far
+    fused, exact = head.log_prob(hidden, targets), plain(head, hidden, targets)
+    assert torch.allclose(fused, exact, rtol=2e-3, atol=0.06)
+    assert fused[0] < -far + 10
+    ours, theirs = (torch.autograd.grad(x.sum(), hidden)[0] for x in (fused, exact))
+    assert torch.allclose(ours, theirs, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_writing_and_scoring_agree_on_every_word(tied):
+    head = make(tied, precision="float32")
+    hidden = torch.randn(4, H)
+    every = torch.arange(2, V)
+    written = head.logits(hidden).log_softmax(-1)
+    for row in range(4):
+        scored = head.log_prob(hidden[row].expand(len(every), -1), every)
+        assert torch.allclose(written[row, 2:], scored, atol=1e-5)
 
 
 def test_pad_and_start_carry_no_mass():

@@ -41,7 +41,7 @@ def tiny(
         "latent": latent,
         "encoder": {"kind": encoder, **SMALL[encoder], **(reading or {})},
         "decoder": {"kind": decoder, **SMALL[decoder], **(writing or {})},
-        "head": {"precision": "float32"},
+        "precision": "float32",
     }
     for name, section in sections.items():
         tree[name] = tree.get(name, {}) | section

@@ -38,7 +38,8 @@ def assemble(config: Config, vocab: int) -> VAE:
         posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary, size)
         prior = configuration.build(PRIORS, config.prior, size, posterior)
         decoder = configuration.build(DECODERS, config.decoder, vocab, size)
-        head = Head(decoder.width, decoder.input.embedding, **config.head.model_dump())
+        embedding = decoder.input.embedding
+        head = Head(decoder.width, embedding, tied=config.head.tied, precision=config.precision)
         bow = BagOfWords(size, vocab) if config.objective.bow and size else None
         vae = VAE(encoder, posterior, prior, decoder, head, bow)
         if config.training.init is not None:
@@ -153,7 +154,7 @@ class TextVAE:
         return posterior_means(self.vae, self.ids(lines)).cpu()
 
     def decode(
-        self, z: Float[Tensor, "N D"], *, seed: int = 0, batch: int = 256, **decoding: Any
+        self, z: Float[Tensor, "N D"], *, seed: int = 0, batch: int = 1024, **decoding: Any
     ) -> list[str]:
         """One sentence for each latent. Raises UserError for a z of another size or not finite."""
         z = torch.as_tensor(z, dtype=torch.float32)

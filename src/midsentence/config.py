@@ -45,7 +45,6 @@ class TokenizerSettings(Section):
 
 class HeadSettings(Section):
     tied: bool = False
-    precision: str = "auto"
 
 
 class ObjectiveSettings(Section):
@@ -80,10 +79,15 @@ class TrainingSettings(Section):
 
 
 class Config(Section):
-    """Everything that fixes a model and its training; `config.toml` of a run holds it whole."""
+    """Everything that fixes a model and its training; `config.toml` of a run holds it whole.
+
+    precision: of the large products, ``float32``, ``bfloat16`` or ``auto``: bfloat16 where the
+    processor multiplies it natively. Parameters, sums over words and densities are fp32 anyway.
+    """
 
     recipe: str = "default"
     seed: int = 0
+    precision: str = "auto"
     latent: int = 32
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()

@@ -82,24 +82,38 @@ class VAE(nn.Module):
 
     def infer(self, batch: Batch) -> Distribution:
         """q(z|x): batch shape (B,), event shape (D,)."""
-        q: Distribution = self.posterior(self.encoder(batch))
+        q: Distribution = self.posterior(self._read(batch))
         return q
+
+    def _read(self, batch: Batch) -> Float[Tensor, "B H"]:
+        with self._products():
+            h: Tensor = self.encoder(batch)
+        return h.to(self.head.bias.dtype)
+
+    def _products(self) -> torch.autocast:
+        """Whole sentences are read and scored by bf16 products where `precision` says so.
+
+        Densities, sums over words and everything that is written step by step stay in fp32.
+        """
+        fast = self.head.products() == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     def log_px(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "K B"]:
         """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed."""
         samples, sentences, latent = z.shape
         inputs = batch.inputs.expand(samples, -1, -1).flatten(0, 1)
-        hidden = self.decoder(inputs, z.reshape(samples * sentences, latent))
+        with self._products():
+            hidden = self.decoder(inputs, z.reshape(samples * sentences, latent))
         mask = batch.mask.expand(samples, -1, -1).flatten(0, 1)
         targets = batch.targets.expand(samples, -1, -1).flatten(0, 1)
-        words = self.head.log_prob(hidden[mask], targets[mask])
+        words = self.head.log_prob(hidden[mask].to(z.dtype), targets[mask])
         rows = torch.arange(len(mask), device=z.device)[:, None].expand_as(mask)[mask]
         total = words.new_zeros(len(mask)).index_add(0, rows, words)
         return total.view(samples, sentences)
 
     def run(self, batch: Batch, samples: int = 1) -> Pass:
         """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""
-        h = self.encoder(batch)
+        h = self._read(batch)
         q, p = self.posterior(h), self.prior()
         z = q.rsample(torch.Size([samples]))
         bow = None if self.bow is None else self.bow(z, batch.targets, batch.mask)

@@ -1,5 +1,6 @@
 """The vocabulary head: hidden states -> log-probabilities of words. Most of the time goes here."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,12 @@ FIRST = 2
 
 CHUNK = 1 << 23
 """Logits made at once, rows x words: 32 MB in fp32, 16 MB in bf16."""
+
+FAR = 1e30
+"""The odds against a target beyond which its own logit is no good shift for its row."""
+
+BLOCK = 128
+"""Words summed together before the sum of all is taken."""
 
 
 class Head(nn.Module):
@@ -39,7 +46,7 @@ class Head(nn.Module):
     ):
         super().__init__()
         if precision not in ("auto", "float32", "bfloat16"):
-            raise UserError(f"head.precision = {precision!r}: use auto, float32 or bfloat16")
+            raise UserError(f"precision = {precision!r}: use auto, float32 or bfloat16")
         vocab, width = embedding.weight.shape
         self.tied, self.precision = tied, precision
         self.map = nn.Linear(hidden, width) if tied and width != hidden else None
@@ -56,24 +63,35 @@ class Head(nn.Module):
         """log p(target | hidden) in nats, one a row."""
         if self.map is not None:
             hidden = self.map(hidden)
-        return _TargetLogProb.apply(
-            hidden, self.table[FIRST:], self.bias, targets - FIRST, self._products(hidden)
-        )
+        kind = self.products()
+        return _TargetLogProb.apply(hidden, self.table, self.bias, targets - FIRST, kind)
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
-        """fp32 logits of every id; minus infinity for <pad> and <s>."""
-        if self.map is not None:
-            hidden = self.map(hidden)
-        bias = nn.functional.pad(self.bias, (FIRST, 0), value=-torch.inf)
-        return nn.functional.linear(hidden, self.table, bias)
+        """Of every id; minus infinity for <pad> and <s>."""
+        return self.writer()(hidden)
 
-    def _products(self, hidden: Tensor) -> torch.dtype:
+    def writer(self) -> Callable[[Tensor], Tensor]:
+        """`logits` with the weights made ready once, for the many small calls of writing."""
+        kind = self.products()
+        w, b = self.table[FIRST:].to(kind), self.bias.to(kind)
+
+        def logits(hidden: Tensor) -> Tensor:
+            hidden = hidden if self.map is None else self.map(hidden)
+            found = hidden.new_full((*hidden.shape[:-1], len(w) + FIRST), -torch.inf)
+            found[..., FIRST:] = nn.functional.linear(hidden.to(kind), w, b)
+            return found
+
+        return logits
+
+    def products(self) -> torch.dtype:
+        """In what the large products are made."""
+        held = self.bias
         if self.precision == "bfloat16":
             return torch.bfloat16
         if self.precision == "float32":
-            return hidden.dtype  # float64 stays float64
-        fast = hidden.dtype == torch.float32 and has_fast_bfloat16(hidden.device)
-        return torch.bfloat16 if fast else hidden.dtype
+            return held.dtype  # float64 stays float64
+        fast = held.dtype == torch.float32 and has_fast_bfloat16(held.device)
+        return torch.bfloat16 if fast else held.dtype
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -86,62 +104,107 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 class _TargetLogProb(torch.autograd.Function):
     """log softmax(h W' + b)[target] by rows, with the gradient written out.
 
-    With e = exp(logits - max) and s = sum(e), d log p / d logits = onehot - e / s. A row's weight
-    g / s multiplies the small (M, H) side of the two products, so the (M, V) side is touched by
-    one product, one max, one exp and one sum, and by nothing else.
+    Every row is shifted by its target's own logit, which is exact: with e = exp(logits - own) and
+    s the sum of e over the *other* words, log p = -log(1 + s), and no maximum has to be looked for.
+    Where s passes FAR a chunk of rows is done again, shifted by its maxima. The gradient
+    is s / (1 + s) at the target and -e / (1 + s) elsewhere; the row's weight multiplies the small
+    (M, H) side of the two products, so the (M, V) side is touched by the product, one exp and one
+    sum, and by nothing else.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor, kind: torch.dtype
     ) -> Tensor:
-        exact = (hidden * table[target]).sum(1) + bias[target]
-        w, b, h = table.to(kind), bias.to(kind), hidden.to(kind)
+        own = (hidden * table[target + FIRST]).sum(1) + bias[target]
+        words = _words(table, bias, kind)
         keep = kind == torch.bfloat16 and any(ctx.needs_input_grad)
-        log_probs, totals, kept = [exact[:0]], [exact[:0]], []
-        for rows in _chunks(hidden, table):
-            e, top = _exponentials(h[rows], w, b)
-            # The target's own share is replaced by its exact value: p can't pass 1.
-            own = exact[rows] - top
-            mine = e.gather(1, target[rows, None]).squeeze(1)
-            total = e.sum(1, dtype=own.dtype) - mine + own.exp()
-            log_probs.append((own - total.log()).clamp_max(0))
-            totals.append(total)
+        shift, others, kept = own.clone(), torch.empty_like(own), []
+        for rows in _chunks(hidden, words):
+            e = _exponentials(hidden[rows], words, target[rows], shift[rows])
+            others[rows] = _row_sums(e)
+            if not (others[rows] < FAR).all():
+                shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1)
+                e = _exponentials(hidden[rows], words, target[rows], shift[rows])
+                others[rows] = _row_sums(e)
             if keep:
                 kept.append(e)
-        ctx.kind = kind
-        ctx.save_for_backward(hidden, table, bias, target, torch.cat(totals), *kept)
-        return torch.cat(log_probs)
+        total = others + (own - shift).exp()
+        ctx.save_for_backward(hidden, table, target, words, shift, others, total, *kept)
+        return (own - shift - total.log()).clamp_max(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, table, bias, target, total, *kept = ctx.saved_tensors
-        w, b, h = table.to(ctx.kind), bias.to(ctx.kind), hidden.to(ctx.kind)
-        # A column of ones beside h makes the bias's gradient a part of the same product.
-        wide = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
-        scaled = (wide * (grad / total)[:, None]).to(ctx.kind)
-        d_wide = wide.new_zeros(len(table), wide.shape[1])
+        hidden, table, target, words, shift, others, total, *kept = ctx.saved_tensors
+        w = words[:, : table.shape[1]]
+        rest = -grad / total
+        scaled, weights = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
-        for chunk, rows in enumerate(_chunks(hidden, table)):
-            e = kept[chunk] if kept else _exponentials(h[rows], w, b)[0]
-            d_wide -= e.t() @ scaled[rows]
+        d_table, d_bias = torch.zeros_like(table), hidden.new_zeros(len(w))
+        for chunk, rows in enumerate(_chunks(hidden, words)):
+            if kept:
+                e = kept[chunk]
+            else:
+                e = _exponentials(hidden[rows], words, target[rows], shift[rows])
+            d_table[FIRST:] += e.t() @ scaled[rows]
+            d_bias += (weights[:, rows] @ e)[0]
             d_hidden[rows] = (e @ w).to(hidden.dtype)
-        d_hidden = (table[target] - d_hidden / total[:, None]) * grad[:, None]
-        d_wide.index_add_(0, target, wide * grad[:, None])
-        return d_hidden, d_wide[:, :-1], d_wide[:, -1], None, None
+        at_target = grad * others / total
+        d_hidden = d_hidden * rest[:, None] + table[target + FIRST] * at_target[:, None]
+        d_table.index_add_(0, target + FIRST, hidden * at_target[:, None])
+        d_bias.index_add_(0, target, at_target)
+        return d_hidden, d_table, d_bias, None, None
 
 
-def _chunks(hidden: Tensor, table: Tensor) -> list[slice]:
-    size = max(1, CHUNK // len(table))
+def _chunks(hidden: Tensor, words: Tensor) -> list[slice]:
+    size = max(1, CHUNK // len(words))
     return [slice(start, start + size) for start in range(0, len(hidden), size)]
 
 
-def _exponentials(hidden: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(exp(logits - top), top): (m, V) in the products' precision and (m,) in at least fp32."""
-    logits = torch.addmm(b, hidden, w.t())
-    top = logits.amax(1)
-    return logits.sub_(top[:, None]).exp_(), top.to(torch.promote_types(top.dtype, torch.float32))
+def _pair(vector: Tensor, kind: torch.dtype) -> Tensor:
+    """Two columns that sum to the vector: its value in `kind`, and what that leaves."""
+    value = vector.to(kind)
+    return torch.stack([value, (vector - value).to(kind)], 1)
+
+
+def _operand(matrix: Tensor, *columns: Tensor) -> Tensor:
+    """The matrix with columns beside it, in their precision, filled with zeros to an even width."""
+    kind, width = columns[0].dtype, matrix.shape[1] + sum(c.shape[1] for c in columns)
+    spare = columns[0].new_zeros(len(matrix), -width % 16)
+    return torch.cat([matrix.to(kind), *columns, spare], 1)
+
+
+def _words(table: Tensor, bias: Tensor, kind: torch.dtype) -> Tensor:
+    """The right side of the product: the bias rides along, and two ones for the shift.
+
+    h w + 1 b - shift 1 is then rounded once: bias and shift cost no pass over (M, V), and the
+    likeliest words, whose shifted logits are near 0, lose least in bf16.
+    """
+    b = _pair(bias, kind)
+    return _operand(table[FIRST:], b, torch.ones_like(b))
+
+
+def _logits(hidden: Tensor, words: Tensor, shift: Tensor) -> Tensor:
+    down = _pair(-shift, words.dtype)
+    return _operand(hidden, torch.ones_like(down), down) @ words.t()
+
+
+def _exponentials(hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor) -> Tensor:
+    """exp(logits - shift), (m, V) in the products' precision, and 0 at the target."""
+    e = _logits(hidden, words, shift).exp_()
+    rows = torch.arange(len(e), device=e.device)
+    return e.index_put_((rows, target), e.new_zeros(()))
+
+
+def _row_sums(e: Tensor) -> Tensor:
+    """(m,) in at least fp32. Blocks of words are summed first: reductions keep their running sum
+    in fp32, but asked for an fp32 result they would copy all of a bf16 `e` to fp32."""
+    if e.dtype != torch.bfloat16:
+        return e.sum(1)
+    whole = e.shape[1] // BLOCK * BLOCK
+    blocks = e[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    return blocks.sum(1, dtype=torch.float32) + e[:, whole:].sum(1, dtype=torch.float32)
 
 
 class BagOfWords(nn.Module):
