@@ -55,7 +55,7 @@ def prior_sample(vae: VAE, count: int, seed: int) -> Float[Tensor, "N D"]:
 
 @torch.no_grad()
 def generate(
-    vae: VAE, z: Float[Tensor, "N D"], how: Decoding, *, seed: int = 0, batch: int = 256
+    vae: VAE, z: Float[Tensor, "N D"], how: Decoding, *, seed: int = 0, batch: int = 1024
 ) -> list[list[int]]:
     """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order."""
     training = vae.training
@@ -75,17 +75,21 @@ def generate(
 
 
 def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> list[list[int]]:
-    state = vae.decoder.start(z)
+    state, logits = vae.decoder.start(z), vae.head.writer()
     words = torch.full((len(z), 1), BOS, device=z.device)
     written = torch.full((len(z), how.max_length), EOS, device=z.device)
     rows = torch.arange(len(z), device=z.device)
     for place in range(how.max_length):
         hidden, state = vae.decoder.step(words, state)
-        logits = vae.head.logits(hidden[:, -1])
-        if how.greedy:
-            chosen = logits.argmax(-1)
-        else:
-            chosen = draw(truncate(logits, how), chance[rows, place])
+        parts = zip(hidden[:, -1].split(ROWS), chance[rows].split(ROWS), strict=True)
+        chosen = torch.cat(
+            [
+                top(logits(h), 1)[1][:, 0]
+                if how.greedy
+                else draw(truncate(logits(h), how), row[:, place])
+                for h, row in parts
+            ]
+        )
         written[rows, place] = chosen
         going = chosen != EOS
         if not going.any():
@@ -162,6 +166,9 @@ def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int
     return found, words.gather(1, place)
 
 
+ROWS = 256
+"""Sentences whose logits are made at once, so that they stay in the cache."""
+
 BLOCK = 128
 """Words looked at together by `draw` and `top`."""
 
@@ -185,7 +192,7 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     """Beam search for all rows at once. Scores are log-probabilities, so they only fall: a row is
     done when its best finished sentence beats its best open prefix."""
     count, width = len(z), how.beam
-    state = _repeat(vae.decoder.start(z), width)
+    state, logits = _repeat(vae.decoder.start(z), width), vae.head.writer()
     # One live prefix a row to begin with, or the beam would hold `width` copies of it.
     scores = z.new_full((count, width), -torch.inf)
     scores[:, 0] = 0
@@ -195,17 +202,15 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     rows = torch.arange(count, device=z.device)
     for _ in range(how.max_length):
         hidden, state = vae.decoder.step(prefixes[:, :, -1].reshape(-1, 1), state)
-        logits = vae.head.logits(hidden[:, -1])
-        total = logits.logsumexp(-1)
-        ended, which = (scores + (logits[:, EOS] - total).view_as(scores)).max(1)
+        parts = [_likeliest(logits(h), width) for h in hidden[:, -1].split(ROWS)]
+        ending, next_scores, words = (torch.cat(column) for column in zip(*parts, strict=True))
+        ended, which = (scores + ending.view_as(scores)).max(1)
         for row in (ended > best[rows]).nonzero().flatten().tolist():
             found[int(rows[row])] = prefixes[row, which[row], 1:].tolist()
         best[rows] = torch.maximum(best[rows], ended)
-        logits[:, EOS] = -torch.inf
-        found_logits, words = top(logits, wide := min(width, logits.shape[1]))
-        grown = (found_logits - total[:, None]).view(len(rows), width, wide) + scores[..., None]
-        scores, place = grown.flatten(1).topk(width)
-        parent = place // wide
+        grown = scores.view(-1, 1) + next_scores
+        scores, place = grown.view(len(rows), -1).topk(width)
+        parent = place // words.shape[1]
         word = words.view(len(rows), -1).gather(1, place)
         kept = prefixes.gather(1, parent[..., None].expand(-1, -1, prefixes.shape[-1]))
         prefixes = torch.cat([kept, word[..., None]], -1)
@@ -218,6 +223,15 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     for row in (best[rows] == -torch.inf).nonzero().flatten().tolist():
         found[int(rows[row])] = prefixes[row, 0, 1:].tolist()
     return found
+
+
+def _likeliest(logits: Float[Tensor, "N V"], width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """log p of ``</s>`` (N,), and of the `width` likeliest other words, (N, W), with their ids."""
+    total = logits.logsumexp(-1, keepdim=True)
+    ending = logits[:, EOS] - total[:, 0]
+    logits[:, EOS] = -torch.inf
+    found, words = top(logits, min(width, logits.shape[1]))
+    return ending, found - total, words
 
 
 def _repeat(state: State, times: int) -> State:
