@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from midsentence import TextVAE, UserError, pipeline
-from midsentence.learning import checkpoint
+from midsentence.learning import checkpoint, trainer
 from midsentence.learning.optimizers import SGD
 
 FAST = [
@@ -47,6 +47,30 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     assert {"elbo", "kl", "beta", "words_per_second"} <= set(records(out, "train")[0])
     assert len(model.sample(3)) == 3
     checkpoint.verify(out)
+
+
+def test_words_a_second_leave_validation_out(corpus, tmp_path, monkeypatch):
+    now = [0.0]
+    clock = type("clock", (), {"monotonic": staticmethod(lambda: now[0])})
+    step, bound = trainer.Trainer._step, trainer.bound
+
+    def slow_step(self, *rest):
+        now[0] += 1
+        step(self, *rest)
+
+    def slow_bound(*rest, **more):
+        now[0] += 1000
+        return bound(*rest, **more)
+
+    monkeypatch.setattr(trainer, "time", clock)
+    monkeypatch.setattr(trainer.Trainer, "_step", slow_step)
+    monkeypatch.setattr(trainer, "bound", slow_bound)
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=100", "training.epochs=99", "training.patience=0")
+    rates = [r["words_per_second"] for r in records(out, "train")]
+    assert len(rates) == 4
+    assert len(records(out, "valid")) >= 8
+    assert all(60 < rate <= 128 for rate in rates)  # a step is a second, a batch 128 positions
 
 
 def test_stopping_and_going_on_equals_going_through(corpus, tmp_path):

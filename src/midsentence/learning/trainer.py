@@ -114,10 +114,11 @@ class Trainer:
                 # A run limited by minutes may end long before its epoch does: look in now and then.
                 parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
                 if at.step % every == 0 or (settings.max_minutes and parts[0] < parts[1]):
-                    validated = at.step
+                    validated, looked = at.step, time.monotonic()
                     self._validate(planned, len(batches))
-                    tally.since = time.monotonic()
-                    at.seconds = tally.since - began
+                    now = time.monotonic()
+                    tally.since += now - looked  # words a second are of training alone
+                    at.seconds = now - began
             if interrupted():
                 at.ended = "interrupted"
             elif not at.ended:
