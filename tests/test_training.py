@@ -1,6 +1,8 @@
 """Training from text to a model folder, and going on after a stop as if there had been none."""
 
+import copy
 import json
+import math
 import os
 import signal
 
@@ -9,7 +11,7 @@ import torch
 
 from midsentence import TextVAE, UserError, pipeline
 from midsentence.learning import checkpoint, trainer
-from midsentence.learning.optimizers import SGD
+from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
@@ -163,6 +165,54 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_good(corpus, tmp_path
     out = tmp_path / "run"
     with pytest.raises(UserError, match=r"Lower optimizer\.lr"):
         run(corpus, out, "optimizer.kind=sgd", "optimizer.lr=1e30", "training.max_steps=200")
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_a_clipped_step_is_clip_grad_norm_and_a_step(kind, clip):
+    torch.manual_seed(0)
+    start = {"encoder.a": torch.randn(5, 3), "decoder.b": torch.randn(7)}
+    sides = []
+    for _ in range(2):
+        named = [(k, torch.nn.Parameter(v.clone())) for k, v in start.items()]
+        sides.append((named, OPTIMIZERS[kind](named)))
+    for _ in range(3):
+        for at, (named, optimizer) in enumerate(sides):
+            loss = sum((p * torch.arange(p.numel()).view_as(p)).sum() for _, p in named)
+            optimizer.each[0].zero_grad()
+            optimizer.each[-1].zero_grad()
+            loss.backward()
+            if at:
+                clipped_step(optimizer.each, clip)
+                continue
+            for each in optimizer.each:
+                held = [p for group in each.param_groups for p in group["params"]]
+                torch.nn.utils.clip_grad_norm_(held, clip)
+                each.step()
+    for (name, a), (_, b) in zip(sides[0][0], sides[1][0], strict=True):
+        assert not torch.equal(a, start[name])
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(kind, wrong):
+    named = [(n, torch.nn.Parameter(torch.ones(4))) for n in ("encoder.a", "decoder.b")]
+    optimizer = OPTIMIZERS[kind](named)
+    for value in (1.0, wrong):
+        before = [p.detach().clone() for _, p in named]
+        states = [copy.deepcopy(each.state_dict()) for each in optimizer.each]
+        for _, parameter in named:
+            parameter.grad = torch.full((4,), 0.5)
+        named[1][1].grad[2] = value
+        norm = clipped_step(optimizer.each, 5.0)
+    assert not norm.isfinite()
+    for old, (_, parameter) in zip(before, named, strict=True):
+        assert torch.equal(old, parameter)
+    for old, each in zip(states, optimizer.each, strict=True):
+        for key, state in each.state_dict()["state"].items():
+            for name, held in (state or {}).items():
+                assert held is None or torch.equal(held, old["state"][key][name])
 
 
 def test_early_stopping_keeps_the_best(corpus, tmp_path):

@@ -16,6 +16,7 @@ from .errors import UserError
 from .generate import Decoding, generate, prior_sample
 from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
 from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
+from .memory import keep_freed_buffers
 from .parts.decoders import DECODERS
 from .parts.encoders import ENCODERS
 from .parts.head import BagOfWords, Head
@@ -32,6 +33,7 @@ def assemble(config: Config, vocab: int) -> VAE:
     size = config.latent
     if (size == 0) != (config.encoder["kind"] == "none"):
         raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
+    keep_freed_buffers()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         encoder = configuration.build(ENCODERS, config.encoder, vocab)

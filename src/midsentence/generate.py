@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .parts.decoders import State, select
+from .parts.head import Writer
 from .text.tokenizer import BOS, EOS
 from .vae import VAE
 
@@ -75,7 +76,7 @@ def generate(
 
 
 def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> list[list[int]]:
-    state, logits = vae.decoder.start(z), vae.head.writer()
+    state, head = vae.decoder.start(z), Writer(vae.head)
     words = torch.full((len(z), 1), BOS, device=z.device)
     written = torch.full((len(z), how.max_length), EOS, device=z.device)
     rows = torch.arange(len(z), device=z.device)
@@ -84,9 +85,9 @@ def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> 
         parts = zip(hidden[:, -1].split(ROWS), chance[rows].split(ROWS), strict=True)
         chosen = torch.cat(
             [
-                top(logits(h), 1)[1][:, 0]
+                _likeliest(head, h, head.logits(h), 1)[1][:, 0]
                 if how.greedy
-                else draw(truncate(logits(h), how), row[:, place])
+                else draw(truncate(head.logits(h), how), row[:, place])
                 for h, row in parts
             ]
         )
@@ -166,6 +167,9 @@ def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int
     return found, words.gather(1, place)
 
 
+SPARE = 3
+"""Words looked at again beyond those asked for."""
+
 ROWS = 256
 """Sentences whose logits are made at once, so that they stay in the cache."""
 
@@ -192,7 +196,7 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     """Beam search for all rows at once. Scores are log-probabilities, so they only fall: a row is
     done when its best finished sentence beats its best open prefix."""
     count, width = len(z), how.beam
-    state, logits = _repeat(vae.decoder.start(z), width), vae.head.writer()
+    state, head = _repeat(vae.decoder.start(z), width), Writer(vae.head)
     # One live prefix a row to begin with, or the beam would hold `width` copies of it.
     scores = z.new_full((count, width), -torch.inf)
     scores[:, 0] = 0
@@ -202,7 +206,7 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     rows = torch.arange(count, device=z.device)
     for _ in range(how.max_length):
         hidden, state = vae.decoder.step(prefixes[:, :, -1].reshape(-1, 1), state)
-        parts = [_likeliest(logits(h), width) for h in hidden[:, -1].split(ROWS)]
+        parts = [_continuations(head, h, width) for h in hidden[:, -1].split(ROWS)]
         ending, next_scores, words = (torch.cat(column) for column in zip(*parts, strict=True))
         ended, which = (scores + ending.view_as(scores)).max(1)
         for row in (ended > best[rows]).nonzero().flatten().tolist():
@@ -225,13 +229,23 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     return found
 
 
-def _likeliest(logits: Float[Tensor, "N V"], width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _likeliest(head: Writer, hidden: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k greatest logits and their words. Found among products that may be bf16, with SPARE
+    more that rounding may have put behind; ranked by what they are exactly."""
+    quick, words = top(logits, min(k + SPARE, logits.shape[1]))
+    exact = head.exact(hidden, words).where(quick > -torch.inf, -torch.inf)
+    found, place = exact.topk(min(k, words.shape[1]))
+    return found, words.gather(1, place)
+
+
+def _continuations(head: Writer, hidden: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """log p of ``</s>`` (N,), and of the `width` likeliest other words, (N, W), with their ids."""
+    logits = head.logits(hidden)
     total = logits.logsumexp(-1, keepdim=True)
-    ending = logits[:, EOS] - total[:, 0]
+    ending = head.exact(hidden, torch.full_like(total, EOS, dtype=torch.long)) - total
     logits[:, EOS] = -torch.inf
-    found, words = top(logits, min(width, logits.shape[1]))
-    return ending, found - total, words
+    found, words = _likeliest(head, hidden, logits, width)
+    return ending[:, 0], found - total, words
 
 
 def _repeat(state: State, times: int) -> State:

@@ -22,7 +22,7 @@ from ..text.batches import Budget, collate, shuffled
 from ..text.corpus import Corpus
 from . import checkpoint
 from .objectives import Elbo
-from .optimizers import OPTIMIZERS, Optimizer
+from .optimizers import OPTIMIZERS, Optimizer, clipped_step
 from .schedules import schedule
 
 Record = dict[str, Any]
@@ -84,7 +84,7 @@ class Trainer:
         asked = config.objective
         self.objective = Elbo(free_bits=asked.free_bits, form=asked.form, bow=asked.bow)
         self.budget = Budget(settings.batch_tokens, settings.batch_sentences)
-        self.at = Position()
+        self.at, self.bad = Position(), torch.zeros((), dtype=torch.long, device=self.device)
         torch.manual_seed(config.seed)
 
     def fit(self) -> Position:
@@ -110,6 +110,7 @@ class Trainer:
                 at.seconds = time.monotonic() - began
                 before, progress = progress, self._progress(planned)
                 if at.step % RECORD_EVERY == 0:
+                    self._check()
                     self._record("train", tally.flush(time.monotonic()), planned, len(batches))
                 # A run limited by minutes may end long before its epoch does: look in now and then.
                 parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
@@ -140,6 +141,7 @@ class Trainer:
         checkpoint.restore_optimizers(self.optimizer.each, tensors)
         self.optimizer.__dict__.update(state["optimizer"])
         self.at = Position(**state["position"])
+        self.bad.fill_(self.at.bad)
         torch.set_rng_state(tensors["rng"])
         if "rng.cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
@@ -173,24 +175,19 @@ class Trainer:
         loss = -result["objective"].sum() * per_epoch / len(store)
         self.vae.zero_grad()
         loss.backward()
-        norms = [self._clip(each) for each in self.optimizer.each]
-        norm = torch.stack(norms).norm()
-        if torch.isfinite(norm):
-            for each in self.optimizer.each:
-                each.step()
-            self.at.bad = 0
-        else:
-            self.at.bad += 1
-            if self.at.bad >= MOST_BAD_STEPS:
-                raise UserError(
-                    f"training diverged at step {self.at.step}: {self.at.bad} gradients in a row "
-                    "were not finite. Lower optimizer.lr, then --resume from the last checkpoint"
-                )
-        tally.add(result, int(batch.mask.sum()), norm, beta=beta, lr=rates[0])
+        norm = clipped_step(self.optimizer.each, self.config.training.clip)
+        self.bad = torch.where(norm.isfinite(), 0, self.bad + 1)
+        words = int(store.lengths[rows].sum()) + len(rows)
+        tally.add(result, words, norm, beta=beta, lr=rates[0])
 
-    def _clip(self, each: torch.optim.Optimizer) -> torch.Tensor:
-        parameters = [p for group in each.param_groups for p in group["params"]]
-        return torch.nn.utils.clip_grad_norm_(parameters, self.config.training.clip)
+    def _check(self) -> None:
+        """Looked at now and then only: reading a number makes an accelerator wait."""
+        self.at.bad = int(self.bad)
+        if self.at.bad >= MOST_BAD_STEPS:
+            raise UserError(
+                f"training diverged at step {self.at.step}: {self.at.bad} gradients in a row "
+                "were not finite. Lower optimizer.lr, then --resume from the last checkpoint"
+            )
 
     def _validate(self, planned: int, per_epoch: int) -> None:
         at = self.at
@@ -233,6 +230,7 @@ class Trainer:
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        self.at.bad = int(self.bad)
         own = {k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale")}
         state = {"position": asdict(self.at), "optimizer": own}
         checkpoint.save(self.out / "checkpoints", self.at.step, tensors, state)

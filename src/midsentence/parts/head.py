@@ -1,6 +1,5 @@
 """The vocabulary head: hidden states -> log-probabilities of words. Most of the time goes here."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -68,20 +67,7 @@ class Head(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id; minus infinity for <pad> and <s>."""
-        return self.writer()(hidden)
-
-    def writer(self) -> Callable[[Tensor], Tensor]:
-        """`logits` with the weights made ready once, for the many small calls of writing."""
-        kind = self.products()
-        w, b = self.table[FIRST:].to(kind), self.bias.to(kind)
-
-        def logits(hidden: Tensor) -> Tensor:
-            hidden = hidden if self.map is None else self.map(hidden)
-            found = hidden.new_full((*hidden.shape[:-1], len(w) + FIRST), -torch.inf)
-            found[..., FIRST:] = nn.functional.linear(hidden.to(kind), w, b)
-            return found
-
-        return logits
+        return Writer(self).logits(hidden)
 
     def products(self) -> torch.dtype:
         """In what the large products are made."""
@@ -92,6 +78,32 @@ class Head(nn.Module):
             return held.dtype  # float64 stays float64
         fast = held.dtype == torch.float32 and has_fast_bfloat16(held.device)
         return torch.bfloat16 if fast else held.dtype
+
+
+class Writer:
+    """The head while words are chosen: its weights made ready once for many small calls."""
+
+    def __init__(self, head: Head):
+        kind = head.products()
+        never = head.bias.new_full((FIRST,), -torch.inf)
+        self.map, self.table, self.bias = head.map, head.table, torch.cat([never, head.bias])
+        self.quick = self.table.to(kind), self.bias.to(kind)
+
+    def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
+        """Of every id, as the products' precision has them; minus infinity for <pad> and <s>."""
+        table, bias = self.quick
+        found = nn.functional.linear(self._mapped(hidden).to(table.dtype), table, bias)
+        return found.to(hidden.dtype)
+
+    def exact(
+        self, hidden: Float[Tensor, "N H"], words: Int[Tensor, "N K"]
+    ) -> Float[Tensor, "N K"]:
+        """Logits of a few words a row, in the precision of the parameters."""
+        rows = self.table[words] @ self._mapped(hidden)[:, :, None]
+        return rows[..., 0] + self.bias[words]
+
+    def _mapped(self, hidden: Tensor) -> Tensor:
+        return hidden if self.map is None else self.map(hidden)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -141,13 +153,18 @@ class _TargetLogProb(torch.autograd.Function):
         rest = -grad / total
         scaled, weights = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
-        d_table, d_bias = torch.zeros_like(table), hidden.new_zeros(len(w))
+        d_table, d_bias = torch.empty_like(table), hidden.new_zeros(len(w))
+        d_table[:FIRST] = 0
         for chunk, rows in enumerate(_chunks(hidden, words)):
             if kept:
                 e = kept[chunk]
             else:
                 e = _exponentials(hidden[rows], words, target[rows], shift[rows])
-            d_table[FIRST:] += e.t() @ scaled[rows]
+            product = e.t() @ scaled[rows]
+            if chunk:
+                d_table[FIRST:] += product
+            else:
+                d_table[FIRST:] = product
             d_bias += (weights[:, rows] @ e)[0]
             d_hidden[rows] = (e @ w).to(hidden.dtype)
         at_target = grad * others / total
@@ -159,7 +176,7 @@ class _TargetLogProb(torch.autograd.Function):
 
 def _chunks(hidden: Tensor, words: Tensor) -> list[slice]:
     size = max(1, CHUNK // len(words))
-    return [slice(start, start + size) for start in range(0, len(hidden), size)]
+    return [slice(start, start + size) for start in range(0, len(hidden) or 1, size)]
 
 
 def _pair(vector: Tensor, kind: torch.dtype) -> Tensor:
