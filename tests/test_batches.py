@@ -12,7 +12,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 40, 5000)
 @pytest.mark.parametrize("budget", [Budget(512), Budget(10**6, 32), Budget(300, 8)])
 def test_every_sentence_once_and_under_the_budget(budget):
     for batches in (shuffled(LENGTHS, budget, 1, 0), by_length(LENGTHS, budget)):
-        assert sorted(np.concatenate(batches)) == list(range(5000))
+        assert sorted(np.concatenate(list(batches))) == list(range(5000))
         for rows in batches:
             assert len(rows) * (LENGTHS[rows].max() + 1) <= budget.tokens
             assert budget.sentences is None or len(rows) <= budget.sentences
@@ -20,7 +20,7 @@ def test_every_sentence_once_and_under_the_budget(budget):
 
 def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
-        return np.concatenate(shuffled(LENGTHS, Budget(512), seed, epoch)).tolist()
+        return np.concatenate(list(shuffled(LENGTHS, Budget(512), seed, epoch))).tolist()
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)

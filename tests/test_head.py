@@ -49,6 +49,22 @@ def test_value_and_gradient_equal_plain_autograd(monkeypatch, tied, width, chunk
 
 
 @pytest.mark.parametrize("tied", [False, True])
+def test_label_smoothing_is_cross_entropys_and_only_in_training(tied):
+    head = make(tied, precision="float32", label_smoothing=0.2).double()
+    hidden, targets, weight = inputs(torch.float64)
+    logits = nn.functional.linear(hidden, head.table[2:], head.bias)
+    exact = -nn.functional.cross_entropy(logits, targets - 2, label_smoothing=0.2, reduction="none")
+    smooth = head.log_prob(hidden, targets)
+    assert torch.allclose(smooth, exact, atol=1e-12)
+    asked = [hidden, *head.parameters()]
+    ours = torch.autograd.grad((smooth * weight).sum(), asked)
+    theirs = torch.autograd.grad((exact * weight).sum(), asked)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+    assert torch.allclose(head.eval().log_prob(hidden, targets), plain(head, hidden, targets))
+
+
+@pytest.mark.parametrize("tied", [False, True])
 def test_bfloat16_products_stay_close_and_sums_are_wide(tied):
     head = make(tied, precision="bfloat16")
     hidden, targets, weight = inputs(torch.float32)

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -213,6 +215,50 @@ def test_a_gradient_that_is_not_finite_changes_nothing(kind, wrong):
         for key, state in each.state_dict()["state"].items():
             for name, held in (state or {}).items():
                 assert held is None or torch.equal(held, old["state"][key][name])
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(corpus, tmp_path, monkeypatch):
+    def compile(module, **settings):
+        def call(*arguments):
+            raise RuntimeError("no working C++ compiler\nlong story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile)
+    heard = []
+    run(corpus, tmp_path / "a", "training.compile=true", "training.max_steps=5",
+        listener=lambda event, record: heard.append((event, record)))  # fmt: skip
+    notes = [record["text"] for event, record in heard if event == "note"]
+    assert len(notes) == 2  # encoder and decoder
+    assert "no working C++ compiler); going on without" in notes[0]
+
+
+COMPILED = """
+import sys, torch
+from midsentence.learning.compiling import compile_in_place
+from midsentence.parts.decoders import DECODERS
+
+plain = torch.compile
+torch.compile = lambda f, **settings: plain(f, backend="aot_eager", **settings)
+torch.manual_seed(0)
+for kind in ("lstm", "transformer"):
+    decoder = DECODERS[kind](11, 3, hidden=8)
+    compiled = DECODERS[kind](11, 3, hidden=8)
+    compiled.load_state_dict(decoder.state_dict())
+    compile_in_place(compiled, sys.exit)
+    for length in (3, 5):
+        tokens, z = torch.randint(11, (4, length)), torch.randn(4, 3)
+        for module in (decoder, compiled):
+            module.zero_grad()
+            module(tokens, z).square().sum().backward()
+        for a, b in zip(decoder.parameters(), compiled.parameters(), strict=True):
+            assert torch.allclose(a.grad, b.grad, atol=1e-6), kind
+"""
+
+
+def test_a_compiled_decoder_has_the_same_gradients():
+    # By itself: the shape checks of this suite are not made to be traced.
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
 
 
 def test_early_stopping_keeps_the_best(corpus, tmp_path):

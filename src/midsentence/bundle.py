@@ -16,7 +16,6 @@ from .errors import UserError
 from .generate import Decoding, generate, prior_sample
 from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
 from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
-from .memory import keep_freed_buffers
 from .parts.decoders import DECODERS
 from .parts.encoders import ENCODERS
 from .parts.head import BagOfWords, Head
@@ -33,7 +32,6 @@ def assemble(config: Config, vocab: int) -> VAE:
     size = config.latent
     if (size == 0) != (config.encoder["kind"] == "none"):
         raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
-    keep_freed_buffers()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         encoder = configuration.build(ENCODERS, config.encoder, vocab)
@@ -41,7 +39,9 @@ def assemble(config: Config, vocab: int) -> VAE:
         prior = configuration.build(PRIORS, config.prior, size, posterior)
         decoder = configuration.build(DECODERS, config.decoder, vocab, size)
         embedding = decoder.input.embedding
-        head = Head(decoder.width, embedding, tied=config.head.tied, precision=config.precision)
+        head = Head(
+            decoder.width, embedding, precision=config.precision, **config.head.model_dump()
+        )
         bow = BagOfWords(size, vocab) if config.objective.bow and size else None
         vae = VAE(encoder, posterior, prior, decoder, head, bow)
         if config.training.init is not None:

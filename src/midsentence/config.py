@@ -45,6 +45,7 @@ class TokenizerSettings(Section):
 
 class HeadSettings(Section):
     tied: bool = False
+    label_smoothing: float = 0.0
 
 
 class ObjectiveSettings(Section):
@@ -61,7 +62,8 @@ class TrainingSettings(Section):
 
     init: bound of a uniform initialisation of everything but embeddings (U(+-0.1)), as the
     published protocol has it; without it PyTorch's own. patience: validations without a better
-    bound until training stops; 0 never stops. `validations`: how many an epoch.
+    bound until training stops; 0 never stops. `validations`: how many an epoch. compile: encoder
+    and decoder through torch.compile while training, if there is a compiler.
     """
 
     epochs: float = 20
@@ -75,6 +77,7 @@ class TrainingSettings(Section):
     patience: int = 5
     threads: int | None = None
     device: str = "auto"
+    compile: bool = False
     tensorboard: bool = False
 
 

@@ -73,6 +73,9 @@ class Training:
             f"PPL <= {r['ppl_bound']:.1f}  {r['seconds']:.0f} s"
         )
 
+    def _note(self, r: dict[str, Any]) -> None:
+        err.print(r["text"], markup=False)
+
     def stop(self) -> None:
         if self.task is not None:
             self.bar.stop()

@@ -18,16 +18,17 @@ from .. import config as configuration
 from ..config import Config
 from ..errors import UserError
 from ..measuring.likelihood import bound
-from ..text.batches import Budget, collate, shuffled
+from ..text.batches import Batches, Budget, collate, shuffled
 from ..text.corpus import Corpus
 from . import checkpoint
+from .compiling import compile_in_place
 from .objectives import Elbo
 from .optimizers import OPTIMIZERS, Optimizer, clipped_step
 from .schedules import schedule
 
 Record = dict[str, Any]
 Listener = Callable[[str, Record], None]
-"""Called with "start", "train", "valid" or "end" and a record of numbers."""
+"""Called with "start", "train", "valid" or "end" and a record of numbers, or "note" and a text."""
 
 RECORD_EVERY = 25
 LEAST_VALIDATIONS = 8
@@ -84,6 +85,8 @@ class Trainer:
         asked = config.objective
         self.objective = Elbo(free_bits=asked.free_bits, form=asked.form, bow=asked.bow)
         self.budget = Budget(settings.batch_tokens, settings.batch_sentences)
+        for part in (self.vae.encoder, self.vae.decoder) if settings.compile else ():
+            compile_in_place(part, lambda text: listener("note", {"text": text}))
         self.at, self.bad = Position(), torch.zeros((), dtype=torch.long, device=self.device)
         torch.manual_seed(config.seed)
 
@@ -152,7 +155,7 @@ class Trainer:
             text = "".join(line + "\n" for line in kept)
             checkpoint.write_whole(path, lambda p: p.write_text(text, "utf-8"))
 
-    def _batches(self) -> list[Any]:
+    def _batches(self) -> Batches:
         return shuffled(self.corpus.train.lengths, self.budget, self.config.seed, self.at.epoch)
 
     def _progress(self, planned: int) -> float:

@@ -31,6 +31,8 @@ class Head(nn.Module):
 
     tied: the word embedding of the decoder is W (Press & Wolf 2017; Inan et al. 2017); when it is
     narrower or wider than the hidden states, a linear map stands between.
+    label_smoothing: in training every word takes this part of the target's place, evenly (Szegedy
+    et al. 2016, section 7). Bounds reported while training are then of the smoothed target.
     precision: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the processor multiplies it
     natively).
     """
@@ -42,12 +44,15 @@ class Head(nn.Module):
         *,
         tied: bool = False,
         precision: str = "auto",
+        label_smoothing: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError("head.label_smoothing is a part of the probability: 0 to below 1")
         if precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"precision = {precision!r}: use auto, float32 or bfloat16")
         vocab, width = embedding.weight.shape
-        self.tied, self.precision = tied, precision
+        self.tied, self.precision, self.label_smoothing = tied, precision, label_smoothing
         self.map = nn.Linear(hidden, width) if tied and width != hidden else None
         if tied:
             self.table = embedding.weight
@@ -63,7 +68,13 @@ class Head(nn.Module):
         if self.map is not None:
             hidden = self.map(hidden)
         kind = self.products()
-        return _TargetLogProb.apply(hidden, self.table, self.bias, targets - FIRST, kind)
+        found: Tensor = _TargetLogProb.apply(hidden, self.table, self.bias, targets - FIRST, kind)
+        if self.training and self.label_smoothing:
+            # The normaliser is the same for every word: only the logits are mixed.
+            mean = hidden @ self.table[FIRST:].mean(0) + self.bias.mean()
+            own = (hidden * self.table[targets]).sum(1) + self.bias[targets - FIRST]
+            found = found + self.label_smoothing * (mean - own)
+        return found
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id; minus infinity for <pad> and <s>."""
@@ -132,12 +143,13 @@ class _TargetLogProb(torch.autograd.Function):
         words = _words(table, bias, kind)
         keep = kind == torch.bfloat16 and any(ctx.needs_input_grad)
         shift, others, kept = own.clone(), torch.empty_like(own), []
+        room = None if keep else _room(hidden, words)
         for rows in _chunks(hidden, words):
-            e = _exponentials(hidden[rows], words, target[rows], shift[rows])
+            e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
             others[rows] = _row_sums(e)
             if not (others[rows] < FAR).all():
                 shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1)
-                e = _exponentials(hidden[rows], words, target[rows], shift[rows])
+                e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
                 others[rows] = _row_sums(e)
             if keep:
                 kept.append(e)
@@ -155,11 +167,12 @@ class _TargetLogProb(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden)
         d_table, d_bias = torch.empty_like(table), hidden.new_zeros(len(w))
         d_table[:FIRST] = 0
+        room = None if kept else _room(hidden, words)
         for chunk, rows in enumerate(_chunks(hidden, words)):
             if kept:
                 e = kept[chunk]
             else:
-                e = _exponentials(hidden[rows], words, target[rows], shift[rows])
+                e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
             product = e.t() @ scaled[rows]
             if chunk:
                 d_table[FIRST:] += product
@@ -174,8 +187,18 @@ class _TargetLogProb(torch.autograd.Function):
         return d_hidden, d_table, d_bias, None, None
 
 
+def _rows(hidden: Tensor, words: Tensor) -> int:
+    """Of a chunk."""
+    return min(max(1, CHUNK // len(words)), len(hidden))
+
+
+def _room(hidden: Tensor, words: Tensor) -> Tensor:
+    """Where chunk after chunk is made: fresh memory would have to be cleared each time."""
+    return words.new_empty(_rows(hidden, words), len(words))
+
+
 def _chunks(hidden: Tensor, words: Tensor) -> list[slice]:
-    size = max(1, CHUNK // len(words))
+    size = _rows(hidden, words) or 1
     return [slice(start, start + size) for start in range(0, len(hidden) or 1, size)]
 
 
@@ -202,14 +225,17 @@ def _words(table: Tensor, bias: Tensor, kind: torch.dtype) -> Tensor:
     return _operand(table[FIRST:], b, torch.ones_like(b))
 
 
-def _logits(hidden: Tensor, words: Tensor, shift: Tensor) -> Tensor:
+def _logits(hidden: Tensor, words: Tensor, shift: Tensor, room: Tensor | None = None) -> Tensor:
     down = _pair(-shift, words.dtype)
-    return _operand(hidden, torch.ones_like(down), down) @ words.t()
+    rows = _operand(hidden, torch.ones_like(down), down)
+    return torch.mm(rows, words.t(), out=None if room is None else room[: len(rows)])
 
 
-def _exponentials(hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor) -> Tensor:
+def _exponentials(
+    hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor, room: Tensor | None = None
+) -> Tensor:
     """exp(logits - shift), (m, V) in the products' precision, and 0 at the target."""
-    e = _logits(hidden, words, shift).exp_()
+    e = _logits(hidden, words, shift, room).exp_()
     rows = torch.arange(len(e), device=e.device)
     return e.index_put_((rows, target), e.new_zeros(()))
 

@@ -1,6 +1,6 @@
 """Batches of sentences: padded token ids, filled by length under a token budget."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,37 +67,57 @@ class Budget:
     sentences: int | None = None
 
 
-def by_length(lengths: np.ndarray, budget: Budget) -> list[np.ndarray]:
+class Batches:
+    """Batches of sentence indices, cut out of one flat order when they are asked for."""
+
+    def __init__(self, order: np.ndarray, begins: np.ndarray, ends: np.ndarray):
+        self.order, self.begins, self.ends = order, begins, ends
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.order[self.begins[index] : self.ends[index]]
+
+
+def by_length(lengths: np.ndarray, budget: Budget) -> Batches:
     """All sentences by length, cut under the budget: for measuring, where order is free."""
-    return _cut(np.argsort(lengths, kind="stable"), lengths, budget)
+    order = np.argsort(lengths, kind="stable")
+    begins = np.array(_cuts(lengths[order], budget), np.int64)
+    return Batches(order, begins, np.append(begins[1:], len(order)))
 
 
-def shuffled(lengths: np.ndarray, budget: Budget, seed: int, epoch: int) -> list[np.ndarray]:
+def shuffled(lengths: np.ndarray, budget: Budget, seed: int, epoch: int) -> Batches:
     """One epoch's batches of sentence indices, a pure function of its arguments.
 
     A batch holds neighbours in length, so little is padding. Which sentences share a batch changes
     every epoch: the corpus is permuted first and sorted only inside windows.
     """
     rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    order = rng.permutation(len(lengths))
+    order = np.arange(len(lengths), dtype=np.uint32 if len(lengths) < 1 << 32 else np.uint64)
+    rng.shuffle(order)
     mean = max(1.0, float(lengths.mean()) + 1)
     window = int(200 * max(1.0, min(budget.tokens / mean, budget.sentences or np.inf)))
-    batches: list[np.ndarray] = []
+    cuts = []
     for start in range(0, len(order), window):
         part = order[start : start + window]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        batches.extend(_cut(part, lengths, budget))
-    return [batches[i] for i in rng.permutation(len(batches))]
+        part[:] = part[np.argsort(lengths[part], kind="stable")]
+        cuts.append(np.array(_cuts(lengths[part], budget), np.int64) + start)
+    begins = np.concatenate(cuts)
+    ends, turns = np.append(begins[1:], len(order)), rng.permutation(len(begins))
+    return Batches(order, begins[turns], ends[turns])
 
 
-def _cut(order: np.ndarray, lengths: np.ndarray, budget: Budget) -> list[np.ndarray]:
-    """Cut indices sorted by length; a sentence longer than the budget gets a batch of its own."""
-    cap = budget.sentences or len(order)
-    widths = lengths[order] + 1  # </s> is predicted too
-    cuts, start = [], 0
-    for position, width in enumerate(widths.tolist()):
-        held = position - start
+def _cuts(lengths: np.ndarray, budget: Budget) -> list[int]:
+    """Where batches begin in sorted lengths; a sentence over the budget gets one of its own."""
+    cap = budget.sentences or len(lengths)
+    begins, start = [0] if len(lengths) else [], 0
+    for position, length in enumerate(lengths.tolist()):
+        held, width = position - start, length + 1  # </s> is predicted too
         if held and (held >= cap or (held + 1) * width > budget.tokens):
-            cuts.append(position)
+            begins.append(position)
             start = position
-    return np.split(order, cuts) if len(order) else []
+    return begins

@@ -43,8 +43,8 @@ class TokenStore:
             self.sizes = _map(folder / "sizes.bin", "int32", count)
             labels = _map(folder / "labels.bin", "int32", count)
             self.labels = labels if self.label_names else None
-            self.lengths: np.ndarray = np.diff(np.asarray(self.offsets))
-            if self.offsets[0] != 0 or self.offsets[-1] != total or (self.lengths < 0).any():
+            self.lengths = _lengths(self.offsets)
+            if self.offsets[0] != 0 or self.offsets[-1] != total:
                 raise ValueError("offsets.bin does not fit tokens.bin")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is no whole token store ({error}): train afresh") from None
@@ -148,6 +148,17 @@ def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
             chunk, held = [], 0
     if chunk:
         yield chunk
+
+
+def _lengths(offsets: np.ndarray) -> np.ndarray:
+    """Differences as int32, a chunk at a time: with it alone a corpus grows in memory."""
+    lengths = np.empty(len(offsets) - 1, np.int32)
+    for start in range(0, len(lengths), 1 << 18):
+        part = np.diff(offsets[start : start + (1 << 18) + 1])
+        if (part < 0).any() or (part > np.iinfo(np.int32).max).any():
+            raise ValueError("offsets.bin does not fit tokens.bin")
+        lengths[start : start + len(part)] = part
+    return lengths
 
 
 def _map(path: Path, dtype: str, count: int) -> np.ndarray:

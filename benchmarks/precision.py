@@ -1,0 +1,88 @@
+"""What bf16 products cost: python benchmarks/precision.py TRAIN VALID TEST [--steps N] [--seeds ..]
+
+Trains the recipe `ptb` in bf16 and in fp32 for the same steps from the same seeds and compares the
+validation bounds (float32 arithmetic for both). Then holds log p(x|z) of 200 test sentences, eight
+latents each, of one of the models, in either precision, against float64.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from midsentence import config
+from midsentence.bundle import TextVAE
+from midsentence.learning import trainer
+from midsentence.measuring.likelihood import Sentences, bound, groups
+from midsentence.pipeline import pick
+from midsentence.text.corpus import Corpus, prepare
+from midsentence.vae import VAE
+
+
+def trained(corpus: Corpus, out: Path, seed: int, steps: int, precision: str) -> TextVAE:
+    settings = config.compose(
+        "ptb", None, [f"precision={precision}", f"training.max_steps={steps}"]
+    )
+    settings.seed = seed
+    out.mkdir()
+    trainer.train(settings, corpus, out)
+    return TextVAE.from_pretrained(out)
+
+
+def log_px(vae: VAE, store: Sentences, precision: str, kind: torch.dtype) -> np.ndarray:
+    """(sentences,) means over eight latents, the same for every precision; nats."""
+    vae = vae.to(kind).eval()
+    vae.head.precision = precision
+    found = np.zeros(len(store))
+    with torch.no_grad():
+        for rows, batch in groups(vae, store):
+            torch.manual_seed(0)
+            z = torch.randn(8, len(batch), vae.latent, dtype=torch.float64).to(kind)
+            found[rows] = vae.log_px(batch, z).mean(0).double().numpy()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("texts", nargs=3, metavar=("TRAIN", "VALID", "TEST"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    asked = parser.parse_args()
+    train, valid, test = asked.texts
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        corpus = prepare(train, folder / "corpus", valid=valid, test=test,
+                         tokenizer_settings={"kind": "word"})  # fmt: skip
+        print(f"validation bound after {asked.steps} steps, nats a sentence\n")
+        print("| seed | bf16 | fp32 | difference |\n|---|---|---|---|", flush=True)
+        differences = []
+        for seed in asked.seeds:
+            bounds = []
+            for precision in ("bfloat16", "float32"):
+                model = trained(
+                    corpus, folder / f"{seed}-{precision}", seed, asked.steps, precision
+                )
+                model.vae.head.precision = "float32"
+                bounds.append(bound(model.vae, corpus.valid)["elbo"])
+            differences.append((bounds[0] - bounds[1]) / -bounds[1])
+            print(
+                f"| {seed} | {bounds[0]:.3f} | {bounds[1]:.3f} | {differences[-1]:+.2%} |",
+                flush=True,
+            )
+        print(f"| mean | | | {np.mean(differences):+.2%} |\n")
+        some = pick(corpus.test, 200, seed=0)
+        exact = log_px(model.vae, some, "float32", torch.float64)
+        print("| log p(x|z), 200 sentences | mean against float64 | rms a sentence, nats |")
+        print("|---|---|---|")
+        for precision in ("float32", "bfloat16"):
+            off = log_px(model.vae, some, precision, torch.float32) - exact
+            share = abs(off.mean() / exact.mean())
+            print(f"| {precision} | {share:.5%} | {np.sqrt((off**2).mean()):.4f} |")
+
+
+if __name__ == "__main__":
+    main()
