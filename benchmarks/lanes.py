@@ -47,6 +47,8 @@ class Ours:
              "encoder.pooling=last", f"precision={precision}", "training.epochs=1000"],
         )  # fmt: skip
         self.config.seed = 1
+        if size == "yahoo":
+            self.config.training.batch_tokens = None  # the recipe's own is for short sentences
         self.model: Any = None
 
     def train(self, steps: int, batch: int | None, tag: str = "timed") -> dict[str, float]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from midsentence.text.batches import Budget, by_length, collate, shuffled
+from midsentence.text.batches import Budget, by_length, collate, shuffled, usual
 from midsentence.text.tokenizer import BOS, EOS, PAD
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, 5000)
@@ -36,6 +36,11 @@ def test_little_is_padding():
 def test_one_sentence_over_the_budget_gets_its_own_batch():
     batches = shuffled(np.array([5, 5, 100]), Budget(20), 0, 0)
     assert sorted(sorted(rows.tolist()) for rows in batches) == [[0, 1], [2]]
+
+
+def test_the_usual_budget_holds_32_sentences_of_mean_length():
+    assert usual(np.array([10, 20])) == 1024
+    assert usual(np.array([99, 101])) == 32 * 101
 
 
 def test_collate_lays_out_inputs_targets_and_mask():

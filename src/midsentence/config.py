@@ -60,16 +60,18 @@ class ObjectiveSettings(Section):
 class TrainingSettings(Section):
     """The budget (whichever of epochs, steps and minutes ends first), batches and stopping.
 
-    init: bound of a uniform initialisation of everything but embeddings (U(+-0.1)), as the
-    published protocol has it; without it PyTorch's own. patience: validations without a better
-    bound until training stops; 0 never stops. `validations`: how many an epoch. compile: encoder
-    and decoder through torch.compile while training, if there is a compiler.
+    batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
+    of mean length have where that is more. init: bound of a uniform initialisation of everything
+    but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. patience:
+    validations without a better bound until training stops; 0 never stops. `validations`: how many
+    an epoch. compile: encoder and decoder through torch.compile while training, if there is a
+    compiler.
     """
 
     epochs: float = 20
     max_steps: int | None = None
     max_minutes: float | None = None
-    batch_tokens: int = 1024
+    batch_tokens: int | None = None
     batch_sentences: int | None = None
     clip: float = 5.0
     init: float | None = None

@@ -18,7 +18,7 @@ from .. import config as configuration
 from ..config import Config
 from ..errors import UserError
 from ..measuring.likelihood import bound
-from ..text.batches import Batches, Budget, collate, shuffled
+from ..text.batches import Batches, Budget, collate, shuffled, usual
 from ..text.corpus import Corpus
 from . import checkpoint
 from .compiling import compile_in_place
@@ -84,7 +84,8 @@ class Trainer:
         self.beta = schedule(**config.beta)
         asked = config.objective
         self.objective = Elbo(free_bits=asked.free_bits, form=asked.form, bow=asked.bow)
-        self.budget = Budget(settings.batch_tokens, settings.batch_sentences)
+        tokens = settings.batch_tokens or usual(corpus.train.lengths)
+        self.budget = Budget(tokens, settings.batch_sentences)
         for part in (self.vae.encoder, self.vae.decoder) if settings.compile else ():
             compile_in_place(part, lambda text: listener("note", {"text": text}))
         self.at, self.bad = Position(), torch.zeros((), dtype=torch.long, device=self.device)

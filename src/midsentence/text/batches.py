@@ -1,5 +1,6 @@
 """Batches of sentences: padded token ids, filled by length under a token budget."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,11 @@ class Batches:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.order[self.begins[index] : self.ends[index]]
+
+
+def usual(lengths: np.ndarray) -> int:
+    """A token budget that keeps the cores busy: short sentences by their number, long ones too."""
+    return max(1024, math.ceil(32 * (float(lengths.mean()) + 1)))
 
 
 def by_length(lengths: np.ndarray, budget: Budget) -> Batches:
