@@ -45,7 +45,7 @@ def prepared(text: str, folder: str) -> None:
 
     began = time.perf_counter()
     corpus = prepare(text, Path(folder), valid_fraction=0.001, test_fraction=0.0,
-                     tokenizer_settings={"kind": "word"})  # fmt: skip
+                     tokenizer_settings={"kind": "word", "vocab_size": 60_000})  # fmt: skip
     took = time.perf_counter() - began
     words = len(corpus.train.tokens)
     print(json.dumps({"prepare_s": took, "words": words, "prepare_peak_mb": status("VmHWM")}))

@@ -5,6 +5,7 @@ and bias. The forms take turns; a row is the median of the rounds, with its rati
 """
 
 import argparse
+import copy
 import os
 import statistics
 import time
@@ -19,8 +20,8 @@ from midsentence.parts.head import FIRST, Head
 
 def forms(head: Head, compile: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     table, bias = head.table, head.bias
-    narrow = Head(head.table.shape[1], nn.Embedding(1, 1), precision="float32")
-    narrow.table, narrow.bias = table, bias
+    narrow = copy.copy(head)  # of the same parameters
+    narrow.precision = "float32"
 
     def eager(hidden: Tensor, targets: Tensor) -> Tensor:
         logits = functional.linear(hidden, table[FIRST:], bias)
