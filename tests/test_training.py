@@ -14,6 +14,8 @@ import torch
 from midsentence import TextVAE, UserError, pipeline
 from midsentence.learning import checkpoint, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
+from midsentence.parts.posteriors import POSTERIORS
+from midsentence.parts.priors import PRIORS
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
@@ -259,6 +261,47 @@ for kind in ("lstm", "transformer"):
 def test_a_compiled_decoder_has_the_same_gradients():
     # By itself: the shape checks of this suite are not made to be traced.
     subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+RICHER = [
+    ["posterior.kind=full", "prior.kind=mog", "prior.components=3"],
+    ["posterior.kind=lowrank", "posterior.rank=2", "prior.kind=vamp", "prior.components=3"],
+    ["posterior.kind=iaf", "posterior.layers=2", "posterior.width=8"],
+    ["posterior.kind=planar", "prior.kind=flow", "prior.flow=maf", "prior.width=8"],
+    ["posterior.kind=vmf", "prior.kind=sphere"],
+    ["posterior.gamma=0.5"],
+]
+
+
+@pytest.mark.parametrize("parts", RICHER)
+def test_richer_densities_train_save_and_measure(corpus, tmp_path, parts):
+    out = tmp_path / "run"
+    model = run(corpus, out, *parts, "training.max_steps=30")
+    again = TextVAE.from_pretrained(out)
+    assert again.sample(3, seed=1) == model.sample(3, seed=1)
+    held = pipeline.Corpus.open(out / "corpus")
+    found = [pipeline.evaluate_store(m, held.test, 20) for m in (model, again)]
+    assert found[0] == found[1]
+    assert found[0]["nll"] <= -found[0]["elbo"] + 1.0
+    assert math.isfinite(found[0]["mi"])
+    per_dimension = "KL per dimension" in (out / "report.html").read_text("utf-8")
+    assert per_dimension == (parts == ["posterior.gamma=0.5"])
+
+
+def test_batch_normalised_means_keep_the_kl_up():
+    posterior = POSTERIORS["gaussian"](6, 4, gamma=0.7)
+    with torch.no_grad():
+        q = posterior(torch.randn(500, 6))
+    spread = q.mean.std(0, correction=0)
+    assert torch.allclose(spread, torch.full((4,), 0.7), rtol=0.01)
+    kl = torch.distributions.kl_divergence(q.base_dist, PRIORS["normal"](4, posterior)().base_dist)
+    assert kl.sum(1).mean() > 4 * 0.7**2 / 2 - 0.02
+    assert posterior(torch.randn(1, 6)).mean.isfinite().all()
+
+
+def test_vamp_refuses_batch_normalised_means(corpus, tmp_path):
+    with pytest.raises(UserError, match="pseudo-inputs"):
+        run(corpus, tmp_path / "run", "posterior.gamma=0.5", "prior.kind=vamp")
 
 
 def test_early_stopping_keeps_the_best(corpus, tmp_path):

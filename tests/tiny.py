@@ -7,6 +7,7 @@ from midsentence import config
 from midsentence.bundle import assemble
 from midsentence.parts.decoders import DECODERS
 from midsentence.parts.encoders import ENCODERS
+from midsentence.parts.flows import FLOWS
 from midsentence.text.batches import Batch, collate
 from midsentence.vae import VAE
 
@@ -17,6 +18,14 @@ SMALL = {
     "gru": {"embedding": 5, "hidden": 6},
     "transformer": {"hidden": 8, "heads": 2},
     "none": {},
+}
+
+SMALL_DENSITIES = {
+    **{name: {"layers": 2, "width": 6} for name in FLOWS},
+    "flow": {"layers": 2, "width": 6},
+    "mog": {"components": 4},
+    "vamp": {"components": 4},
+    "vmf": {"kappa": 5.0},
 }
 
 REAL_ENCODERS = [kind for kind in ENCODERS if kind != "none"]
@@ -44,6 +53,7 @@ def tiny(
         "precision": "float32",
     }
     for name, section in sections.items():
+        section = SMALL_DENSITIES.get(section.get("kind"), {}) | section
         tree[name] = tree.get(name, {}) | section
     vae = assemble(config.resolve(tree), vocab)
     torch.manual_seed(1)

@@ -37,6 +37,11 @@ def assemble(config: Config, vocab: int) -> VAE:
         encoder = configuration.build(ENCODERS, config.encoder, vocab)
         posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary, size)
         prior = configuration.build(PRIORS, config.prior, size, posterior)
+        if prior.sphere != posterior.sphere:
+            raise UserError(
+                f"posterior {config.posterior['kind']!r} and prior {config.prior['kind']!r} do not "
+                "go together: 'vmf' lies on the sphere, and needs prior.kind = 'sphere' or 'vamp'"
+            )
         decoder = configuration.build(DECODERS, config.decoder, vocab, size)
         embedding = decoder.input.embedding
         head = Head(
@@ -69,8 +74,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def weights(vae: VAE) -> dict[str, torch.Tensor]:
-    """Every parameter once, tied ones under their first name."""
-    return dict(vae.named_parameters())
+    """Every parameter once, tied ones under their first name, and what else is to be kept."""
+    kept = vae.state_dict()
+    held = [*vae.named_parameters(), *vae.named_buffers()]
+    return {name: value for name, value in held if name in kept}
 
 
 def load_weights(vae: VAE, tensors: dict[str, torch.Tensor], where: object) -> None:

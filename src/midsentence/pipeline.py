@@ -223,7 +223,8 @@ def write_report(run: Path) -> Path:
     reconstructions: list[tuple[str, str]] = []
     interpolation: list[str] = []
     if model.latent:
-        kl = survey(model.vae, held_out, seed).kl.mean(0).tolist()
+        parts = survey(model.vae, held_out, seed).kl.mean(0).tolist()
+        kl = parts if len(parts) == model.latent else []  # it has parts only between two Gaussians
         reconstructions = list(zip(shown[:6], model.reconstruct(shown[:6]), strict=True))
         interpolation = model.interpolate(shown[0], shown[-1], 8)
     facts = describe(model.config, data)

@@ -55,6 +55,16 @@ class Pass:
             return (self.log_qz - self.log_pz).mean(0)[:, None]
 
 
+def draw(q: Distribution, samples: int) -> tuple[Float[Tensor, "K B D"], Float[Tensor, "K B"]]:
+    """Reparameterised samples and log q there. A flow knows both from one pass."""
+    together = getattr(q, "rsample_and_log_prob", None)
+    if together is not None:
+        z, log_q = together((samples,))
+        return z, log_q
+    z = q.rsample(torch.Size([samples]))
+    return z, q.log_prob(z)
+
+
 class VAE(nn.Module):
     """A text variational autoencoder: a choice of parts, never a class per paper."""
 
@@ -115,9 +125,9 @@ class VAE(nn.Module):
         """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""
         h = self._read(batch)
         q, p = self.posterior(h), self.prior()
-        z = q.rsample(torch.Size([samples]))
+        z, log_qz = draw(q, samples)
         bow = None if self.bow is None else self.bow(z, batch.targets, batch.mask)
-        return Pass(h, q, p, z, q.log_prob(z), p.log_prob(z), self.log_px(batch, z), bow)
+        return Pass(h, q, p, z, log_qz, p.log_prob(z), self.log_px(batch, z), bow)
 
     def forward(
         self, batch: Batch, samples: int, objective: Callable[[Pass], Tensor]

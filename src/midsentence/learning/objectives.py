@@ -53,18 +53,20 @@ class Elbo:
             raise UserError(f"free-bits form {self.form!r} is not one of {', '.join(FORMS)}")
 
     def __call__(self, run: Pass) -> Float[Tensor, "B"]:
-        value = run.log_px.mean(0) - self.beta * self._paid(run.kl)
+        value = run.log_px.mean(0) - self.beta * self._paid(run.kl, run.z.shape[-1])
         if self.bow:
             if run.log_bow is None:
                 raise UserError("objective.bow needs a model built with a bag-of-words head")
             value = value + self.bow * run.log_bow.mean(0)
         return value
 
-    def _paid(self, kl: Float[Tensor, "B G"]) -> Float[Tensor, "B"]:
+    def _paid(self, kl: Float[Tensor, "B G"], latent: int) -> Float[Tensor, "B"]:
         """The KL that is charged, (B,) nats; its mean over B is the published form."""
         floor = self.free_bits
         if floor == 0:
             return kl.sum(1)
+        if self.form != "sentence" and kl.shape[1] == 1:
+            floor *= latent  # no parts a dimension: the sum has all dimensions' allowance
         if self.form == "batch":
             return torch.where(kl.mean(0) > floor, kl, floor).sum(1)
         if self.form == "dimension":

@@ -1,29 +1,189 @@
 """Posteriors: a summary of the sentence -> the distribution q(z|x)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import (
+    Distribution,
+    Independent,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+    register_kl,
+)
+
+from ..errors import UserError
+from .flows import FLOWS, Flowed
+from .sphere import VonMisesFisher
 
 
-class Gaussian(nn.Module):
+class FixedGamma(nn.BatchNorm1d):
+    """Batch normalisation of the posterior means with a scale that is not learned (BN-VAE).
+
+    Their variance over the corpus is gamma^2 whatever the decoder does, so the mean KL is at least
+    D gamma^2 / 2 and cannot vanish. Zhu et al. 2020, "A Batch Normalized Inference Network Keeps
+    the KL Vanishing Away", eq. 6-8.
+    """
+
+    def __init__(self, latent: int, gamma: float):
+        super().__init__(latent)
+        self.weight.requires_grad_(False).fill_(gamma)
+
+    def forward(self, mean: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        if self.training and len(mean) == 1:  # no variance to normalise by
+            return nn.functional.batch_norm(
+                mean, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        found: Tensor = super().forward(mean)
+        return found
+
+
+class GaussianPosterior(nn.Module):
+    """What the Gaussian ones share: a mean, linear in the summary, and other numbers beside it.
+
+    gamma: above 0, the means are batch-normalised with this fixed scale (`FixedGamma`).
+    """
+
+    sphere = False
+
+    def __init__(self, summary: int, latent: int, others: int, gamma: float):
+        super().__init__()
+        if gamma < 0:
+            raise UserError("posterior.gamma is a scale: 0 (off) or above")
+        # A language model has no latent, and torch warns about initialising an empty matrix.
+        self.project = nn.Linear(summary, latent + others) if latent else None
+        self.normalise = FixedGamma(latent, gamma) if gamma and latent else None
+        self.summary, self.latent = summary, latent
+
+    def split(self, h: Float[Tensor, "B H"]) -> tuple[Tensor, Tensor]:
+        """(means, the other numbers)."""
+        both = self.project(h) if self.project else h.new_zeros(len(h), 0)
+        mean, others = both[:, : self.latent], both[:, self.latent :]
+        return mean if self.normalise is None else self.normalise(mean), others
+
+
+class Gaussian(GaussianPosterior):
     """Diagonal Gaussian, q(z|x) = N(mu(h), diag(sigma(h)^2)), reparameterised.
 
     mu and log sigma^2 are linear in the summary h; z = mu + sigma * eps.
     Kingma & Welling 2014, "Auto-Encoding Variational Bayes", section 3.
     """
 
-    def __init__(self, summary: int, latent: int):
-        super().__init__()
-        # A language model has no latent, and torch warns about initialising an empty matrix.
-        self.project = nn.Linear(summary, 2 * latent) if latent else None
+    def __init__(self, summary: int, latent: int, *, gamma: float = 0.0):
+        super().__init__(summary, latent, latent, gamma)
 
     def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
-        both = self.project(h) if self.project else h.new_zeros(len(h), 0)
-        mean, log_variance = both.chunk(2, dim=-1)
+        mean, log_variance = self.split(h)
         return Independent(Normal(mean, torch.exp(0.5 * log_variance), validate_args=False), 1)
 
 
-POSTERIORS: dict[str, Callable[..., nn.Module]] = {"gaussian": Gaussian}
+class FullGaussian(GaussianPosterior):
+    """Gaussian with a whole covariance L L', L lower triangular with a positive diagonal.
+
+    Its dimensions may lean on each other within one sentence. Costs D (D + 1) / 2 numbers a
+    sentence. Kingma & Welling 2019, "An Introduction to Variational Autoencoders", section 2.5.1.
+    """
+
+    def __init__(self, summary: int, latent: int, *, gamma: float = 0.0):
+        super().__init__(summary, latent, latent * (latent + 1) // 2, gamma)
+
+    def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
+        mean, others = self.split(h)
+        log_scale, below = others[:, : self.latent], others[:, self.latent :]
+        row, column = torch.tril_indices(self.latent, self.latent, -1, device=h.device)
+        triangle = torch.diag_embed(log_scale.exp()).index_put(
+            (torch.arange(len(h), device=h.device)[:, None], row, column), below
+        )
+        return MultivariateNormal(mean, scale_tril=triangle, validate_args=False)
+
+
+class LowRankGaussian(GaussianPosterior):
+    """Gaussian with covariance F F' + diag(sigma^2), F of `rank` columns.
+
+    Between the diagonal and the full one. Ong, Nott & Smith 2018, "Gaussian Variational
+    Approximation with a Factor Covariance Structure".
+    """
+
+    def __init__(self, summary: int, latent: int, *, rank: int = 4, gamma: float = 0.0):
+        super().__init__(summary, latent, latent * (rank + 1), gamma)
+        if rank < 1:
+            raise UserError("posterior.rank must be at least 1")
+
+    def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
+        mean, others = self.split(h)
+        log_variance, factor = others[:, : self.latent], others[:, self.latent :]
+        return LowRankMultivariateNormal(
+            mean, factor.unflatten(1, (self.latent, -1)), log_variance.exp(), validate_args=False
+        )
+
+
+class Flow(GaussianPosterior):
+    """A Gaussian bent by a flow, z = mu(h) + sigma(h) * T(eps; h) (`parts.flows`).
+
+    layers: steps of T. width: of the nets in the autoregressive ones, and of what they see of the
+    summary. Rezende & Mohamed 2015; Kingma et al. 2016 for `iaf`.
+    """
+
+    def __init__(
+        self,
+        summary: int,
+        latent: int,
+        *,
+        flow: str,
+        layers: int = 4,
+        width: int = 64,
+        gamma: float = 0.0,
+    ):
+        super().__init__(summary, latent, latent, gamma)
+        if latent < 2 or layers < 1:
+            raise UserError("a flow needs at least two latent dimensions and one layer")
+        self.context = nn.Linear(summary, width)
+        self.flow = FLOWS[flow](latent, layers, width, width)
+
+    def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
+        mean, log_variance = self.split(h)
+        return Flowed(mean, torch.exp(0.5 * log_variance), self.flow(self.context(h)))
+
+
+class VonMisesFisherPosterior(nn.Module):
+    """von Mises-Fisher on the unit sphere, direction linear in the summary, `kappa` fixed.
+
+    The KL to the uniform prior depends on kappa alone, so it can neither collapse nor grow. Goes
+    with ``prior.kind = "sphere"``. Xu & Durrett 2018, "Spherical Latent Spaces for Stable
+    Variational Autoencoders"; Davidson et al. 2018.
+    """
+
+    sphere = True
+
+    def __init__(self, summary: int, latent: int, *, kappa: float = 80.0):
+        super().__init__()
+        if latent < 2 or not 0 < kappa <= 10_000:
+            raise UserError("posterior 'vmf' needs latent >= 2 and 0 < kappa <= 10000")
+        self.project, self.kappa = nn.Linear(summary, latent), kappa
+        self.summary = summary
+
+    def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
+        return VonMisesFisher(nn.functional.normalize(self.project(h), dim=-1), self.kappa)
+
+
+@register_kl(MultivariateNormal, Independent)
+@register_kl(LowRankMultivariateNormal, Independent)
+def _kl_to_a_diagonal(q: Distribution, p: Independent) -> Tensor:
+    """-H(q) - E_q[log p], for a Gaussian q of any covariance and a diagonal Gaussian p."""
+    if not isinstance(p.base_dist, Normal):
+        raise NotImplementedError
+    loc, scale = p.base_dist.loc, p.base_dist.scale
+    spread = (q.variance + (q.mean - loc).square()) / scale.square()
+    return 0.5 * (spread + (2 * torch.pi * scale.square()).log()).sum(-1) - q.entropy()
+
+
+POSTERIORS: dict[str, Callable[..., nn.Module]] = {
+    "gaussian": Gaussian,
+    "full": FullGaussian,
+    "lowrank": LowRankGaussian,
+    **{name: partial(Flow, flow=name) for name in FLOWS},
+    "vmf": VonMisesFisherPosterior,
+}
