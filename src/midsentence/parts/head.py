@@ -144,7 +144,7 @@ class _TargetLogProb(torch.autograd.Function):
         keep = kind == torch.bfloat16 and any(ctx.needs_input_grad)
         shift, others, kept = own.clone(), torch.empty_like(own), []
         room = None if keep else _room(hidden, words)
-        for rows in _chunks(hidden, words):
+        for rows in _chunks(hidden, words, whole=keep):
             e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
             others[rows] = _row_sums(e)
             if not (others[rows] < FAR).all():
@@ -168,9 +168,9 @@ class _TargetLogProb(torch.autograd.Function):
         d_table, d_bias = torch.empty_like(table), hidden.new_zeros(len(w))
         d_table[:FIRST] = 0
         room = None if kept else _room(hidden, words)
-        for chunk, rows in enumerate(_chunks(hidden, words)):
+        for chunk, rows in enumerate(_chunks(hidden, words, whole=bool(kept))):
             if kept:
-                e = kept[chunk]
+                e = kept[0]
             else:
                 e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
             product = e.t() @ scaled[rows]
@@ -197,8 +197,9 @@ def _room(hidden: Tensor, words: Tensor) -> Tensor:
     return words.new_empty(_rows(hidden, words), len(words))
 
 
-def _chunks(hidden: Tensor, words: Tensor) -> list[slice]:
-    size = _rows(hidden, words) or 1
+def _chunks(hidden: Tensor, words: Tensor, whole: bool) -> list[slice]:
+    """`whole`: one for all rows, where what is made is kept anyway."""
+    size = (len(hidden) if whole else _rows(hidden, words)) or 1
     return [slice(start, start + size) for start in range(0, len(hidden) or 1, size)]
 
 
