@@ -7,20 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import (
-    Input,
-    Json,
-    Jsonl,
-    Run,
-    Samples,
-    Seed,
-    chunks,
-    hang_up,
-    open_model,
-    say,
-    say_json,
-    writing,
-)
+from .cli_options import Json, Run, Samples, Seed, hang_up, open_model, say
+from .cli_writing import decode, encode, interpolate, reconstruct, sample, score
 from .errors import UserError
 
 # typer carries a copy of click and exports only these of its errors; the first is a usage error.
@@ -108,123 +96,8 @@ def train(
     say(str(out))
 
 
-@app.command()
-@writing
-def sample(
-    run: Run,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
-    seed: Seed = 0,
-    jsonl: Jsonl = False,
-    *,
-    how: dict[str, Any],
-) -> None:
-    """New sentences: z from the prior, then words drawn from the model.
-
-    Without options the draw is the model's own distribution. For safer text: --temperature 0.7 or
-    --top-p 0.9; for one typical sentence a latent: --greedy or --beam 5.
-    """
-    for line in open_model(run).sample(n, seed=seed, **how):
-        say_json(text=line) if jsonl else say(line)
-
-
-@app.command()
-@writing
-def reconstruct(
-    run: Run,
-    source: Input = "-",
-    seed: Seed = 0,
-    jsonl: Jsonl = False,
-    *,
-    how: dict[str, Any],
-) -> None:
-    """Each line through its posterior mean and back (greedily unless told otherwise)."""
-    model = open_model(run)
-    for lines in chunks(source):
-        for line, back in zip(lines, model.reconstruct(lines, seed=seed, **how), strict=True):
-            say_json(text=line, reconstruction=back) if jsonl else say(back)
-
-
-@app.command()
-@writing
-def interpolate(
-    run: Run,
-    a: Annotated[str, typer.Argument(help="The first sentence.", show_default=False)],
-    b: Annotated[str, typer.Argument(help="The second sentence.", show_default=False)],
-    steps: Annotated[int, typer.Option(min=2, help="Points, both ends included.")] = 7,
-    path: Annotated[str, typer.Option(help="linear or spherical.")] = "linear",
-    seed: Seed = 0,
-    jsonl: Jsonl = False,
-    *,
-    how: dict[str, Any],
-) -> None:
-    """Sentences on the way from A to B. A neighbour that repeats is shown as "..."."""
-    lines = open_model(run).interpolate(a, b, steps, path=path, seed=seed, **how)
-    for place, line in enumerate(lines):
-        same = place > 0 and line == lines[place - 1]
-        t = round(place / (steps - 1), 4)
-        say_json(t=t, text=line, repeated=same) if jsonl else say(
-            f"{t:.2f}  {'...' if same else line}"
-        )
-
-
-@app.command()
-def encode(
-    run: Run,
-    source: Input = "-",
-    npy: Annotated[Path | None, typer.Option(help="Write an (N, D) array here.")] = None,
-) -> None:
-    """Posterior means, as JSON lines {"text", "z"} or one .npy array."""
-    import numpy as np
-
-    model = open_model(run)
-    if npy and npy.exists():
-        raise UserError(f"{npy} exists: choose another name for --npy")
-    arrays = []
-    for lines in chunks(source):
-        z = model.encode(lines)
-        if npy:
-            arrays.append(z.numpy())
-            continue
-        for line, row in zip(lines, z.tolist(), strict=True):
-            say_json(text=line, z=[round(v, 6) for v in row])
-    if npy:
-        with npy.open("wb") as file:
-            np.save(file, np.concatenate(arrays), allow_pickle=False)
-
-
-@app.command()
-@writing
-def decode(
-    run: Run,
-    source: Input = "-",
-    seed: Seed = 0,
-    jsonl: Jsonl = False,
-    *,
-    how: dict[str, Any],
-) -> None:
-    """Sentences for latents, JSON lines or .npy as `encode` writes them (greedily by default)."""
-    from .latent import read_latents
-
-    model = open_model(run)
-    for line in model.decode(read_latents(source), seed=seed, **how or {"greedy": True}):
-        say_json(text=line) if jsonl else say(line)
-
-
-@app.command()
-def score(
-    run: Run, source: Input = "-", samples: Samples = 500, seed: Seed = 0, jsonl: Jsonl = False
-) -> None:
-    """log p(x) of each line in nats with its standard error, KL, tokens and bytes."""
-    from dataclasses import asdict
-
-    model = open_model(run)
-    if not jsonl:
-        say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
-    for lines in chunks(source, 64):
-        for s in model.score(lines, samples, seed=seed):
-            say_json(**asdict(s)) if jsonl else say(
-                f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"
-            )
+for command in (sample, reconstruct, interpolate, encode, decode, score):
+    app.command()(command)
 
 
 @app.command()
