@@ -28,6 +28,8 @@ class LinearGaussian(VAE):
     q(z|x) is the exact posterior with its standard deviation stretched, so the bound is loose.
     """
 
+    labels = None
+
     def __init__(self, stretch, points=12):
         nn.Module.__init__(self)
         torch.manual_seed(5)
@@ -131,6 +133,8 @@ def test_a_language_model_is_scored_exactly():
 class Known(VAE):
     """A posterior whose summary is its mean: N(h, s^2 I)."""
 
+    labels = None
+
     def __init__(self, s):
         nn.Module.__init__(self)
         self.s = s
@@ -145,7 +149,14 @@ def found_of(means, s, seed=0):
     z = q.rsample()
     nothing = torch.zeros(len(means))
     return likelihood.Survey(
-        means, means, z, q.log_prob(z), nothing, nothing, torch.zeros_like(means)
+        means,
+        means,
+        z,
+        q.log_prob(z),
+        nothing,
+        nothing,
+        torch.zeros_like(means),
+        torch.zeros(len(means), dtype=torch.long),
     )
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from midsentence import TextVAE, UserError, pipeline
+from midsentence.config import recipes
 from midsentence.learning import checkpoint, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
+from midsentence.learning.procedures import Aggressive
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 
@@ -302,6 +304,104 @@ def test_batch_normalised_means_keep_the_kl_up():
 def test_vamp_refuses_batch_normalised_means(corpus, tmp_path):
     with pytest.raises(UserError, match="pseudo-inputs"):
         run(corpus, tmp_path / "run", "posterior.gamma=0.5", "prior.kind=vamp")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["objective.kind=iwae", "objective.kind=mmd", "objective.kind=rate", "objective.fraternal=0.1",
+     "posterior.delta=2.0", "refine.steps=2", "training.aggressive=20", "training.pretrain=0.4"],
+)  # fmt: skip
+def test_every_remedy_trains_and_goes_on_after_a_stop_as_if_there_had_been_none(
+    corpus, tmp_path, setting
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings = [setting, "training.max_steps=40", "decoder.dropout=0.3", "training.epochs=99"]
+
+    def stop(event, record):
+        if event == "train" and record["step"] == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = run(corpus, whole, *settings)
+    assert run(corpus, parts, *settings, listener=stop) is None
+    pipeline.train(corpus, parts, resume=True)
+    there, here = (checkpoint.latest(f / "checkpoints")[0] for f in (whole, parts))
+    assert all(torch.equal(there[name], here[name]) for name in there)
+    assert len(there) == len(here)
+    assert model.score(["anna sees the sea"], 20)[0].log_px < 0
+    if setting == "objective.kind=rate":
+        assert here["objective.log_m"] != 0
+        assert records(whole, "train")[-1]["beta"] != 1
+
+
+def test_the_aggressive_encoder_trains_alone_between_the_decoder_s_steps(corpus, tmp_path):
+    config, data = pipeline._begin(
+        corpus, tmp_path / "run", None, None, [*FAST, "training.aggressive=10"], None, None
+    )
+    held = trainer.Trainer(config, data, tmp_path / "run", lambda event, record: None)
+    moved: list[set[str]] = []
+    inner = held._update
+
+    def update(*arguments):
+        before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
+        found = inner(*arguments)
+        after = dict(held.vae.named_parameters())
+        changed = {n for n in before if not torch.equal(before[n], after[n])}
+        moved.append({n.split(".")[0] for n in changed})
+        return found
+
+    held._update = update
+    held._step(held._batches(), 0.5, trainer.Tally())
+    assert moved[:10] == [{"encoder", "posterior"}] * 10
+    assert moved[10:] == [{"decoder", "head"}]
+    assert all(p.requires_grad for p in held.vae.parameters())
+    held.at.aggressive = False
+    held._step(held._batches(), 0.5, trainer.Tally())
+    assert moved[11:] == [{"encoder", "posterior", "decoder", "head"}]
+
+
+def test_the_encoder_catches_up_until_ten_steps_are_no_better():
+    values = [*range(30), *[10] * 100]
+    asked = []
+
+    def step():
+        asked.append(1)
+        return torch.tensor(float(values[len(asked) - 1])), 1
+
+    Aggressive(100).catch_up(step)
+    assert len(asked) == 40  # 10 is worse than the mean of 20 to 29
+    asked.clear()
+    Aggressive(20).catch_up(step)
+    assert len(asked) == 20
+
+
+def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, tmp_path):
+    config, data = pipeline._begin(
+        corpus, tmp_path / "run", None, None, [*FAST, "training.pretrain=0.4"], None, None
+    )
+    held = trainer.Trainer(config, data, tmp_path / "run", lambda event, record: None)
+    assert [held._beta(p) for p in (0, 0.39, 0.4, 0.49, 1.0)] == pytest.approx(
+        [0, 0, 0, 0.5, 1.0], abs=1e-9
+    )
+    held._step(held._batches(), 0.1, trainer.Tally())
+    before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
+    held._begin_anew()
+    assert held.at.reset
+    for name, parameter in held.vae.named_parameters():
+        new = name.startswith(("decoder.", "head."))
+        same = torch.equal(parameter, before[name])
+        assert same != new or not parameter.any(), name
+        assert (parameter in held.optimizer.each[0].state) != new
+    held._step(held._batches(), 0.5, trainer.Tally())
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_trains(corpus, tmp_path, recipe):
+    small = [s for s in FAST if recipe != "lm" or not s.startswith(("latent", "encoder"))]
+    parts = {"iaf": ["posterior.layers=1"], "vamp": ["prior.components=5"]}.get(recipe, [])
+    model = pipeline.train(
+        corpus, tmp_path / "run", recipe=recipe, settings=[*small, *parts, "training.max_steps=3"]
+    )
+    assert len(model.sample(2)) == 2
 
 
 def test_early_stopping_keeps_the_best(corpus, tmp_path):

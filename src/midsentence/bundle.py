@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import config as configuration
@@ -19,10 +19,15 @@ from .measuring.likelihood import InMemory, importance_weighted, posterior_means
 from .parts.decoders import DECODERS
 from .parts.encoders import ENCODERS
 from .parts.head import BagOfWords, Head
+from .parts.labels import Labels
 from .parts.posteriors import POSTERIORS
 from .parts.priors import PRIORS
+from .parts.refinement import Refinement
 from .text.tokenizer import Tokenizer
 from .vae import VAE
+
+Label = str | Sequence[str | None] | None
+"""One label for all sentences, or one for each; None is a sentence without."""
 
 FILES = ["config.toml", "tokenizer.json", "model.safetensors"]
 
@@ -34,21 +39,26 @@ def assemble(config: Config, vocab: int) -> VAE:
         raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
+        shares, refine, asked = config.labels.shares, config.refine, config.objective
+        labels = Labels(shares, config.labels.size, size) if shares else None
+        more = labels.size if labels else 0
         encoder = configuration.build(ENCODERS, config.encoder, vocab)
-        posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary, size)
+        posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary + more, size)
         prior = configuration.build(PRIORS, config.prior, size, posterior)
         if prior.sphere != posterior.sphere:
             raise UserError(
                 f"posterior {config.posterior['kind']!r} and prior {config.prior['kind']!r} do not "
                 "go together: 'vmf' lies on the sphere, and needs prior.kind = 'sphere' or 'vamp'"
             )
-        decoder = configuration.build(DECODERS, config.decoder, vocab, size)
+        decoder = configuration.build(DECODERS, config.decoder, vocab, size + more)
         embedding = decoder.input.embedding
         head = Head(
             decoder.width, embedding, precision=config.precision, **config.head.model_dump()
         )
-        bow = BagOfWords(size, vocab) if config.objective.bow and size else None
-        vae = VAE(encoder, posterior, prior, decoder, head, bow)
+        bow = BagOfWords(size, vocab) if asked["bow"] and size else None
+        refinement = Refinement(refine.steps, refine.rate) if refine.steps and size else None
+        twice = asked["fraternal"] > 0
+        vae = VAE(encoder, posterior, prior, decoder, head, bow, labels, refinement, twice)
         if config.training.init is not None:
             uniform(vae, config.training.init)
     return vae
@@ -57,7 +67,8 @@ def assemble(config: Config, vocab: int) -> VAE:
 def uniform(vae: VAE, bound: float) -> None:
     """The published initialisation: U(+-bound), embeddings U(+-0.1) (He et al. 2019)."""
     for parameter in vae.parameters():
-        nn.init.uniform_(parameter, -bound, bound)
+        if parameter.requires_grad:
+            nn.init.uniform_(parameter, -bound, bound)
     for module in vae.modules():
         if isinstance(module, nn.Embedding):
             nn.init.uniform_(module.weight, -0.1, 0.1)
@@ -145,25 +156,53 @@ class TextVAE:
     def latent(self) -> int:
         return self.vae.latent
 
-    def ids(self, lines: Sequence[str]) -> InMemory:
+    @property
+    def labels(self) -> list[str]:
+        """The labels the model is conditional on; none for most."""
+        return list(self.config.labels.shares)
+
+    def ids(self, lines: Sequence[str], label: Label = None) -> InMemory:
         """Lines as ids. Raises UserError for an empty line, which no corpus has."""
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 raise UserError(f"line {number} is empty; there is no sentence to read")
-        return InMemory(self.tokenizer.encode(list(lines)))
+        rows = self._rows(label, len(lines))
+        return InMemory(self.tokenizer.encode(list(lines)), None if rows is None else rows.numpy())
 
-    def sample(self, n: int = 10, *, seed: int = 0, **decoding: Any) -> list[str]:
-        """n new sentences: z from the prior, then words. The same seed gives the same text."""
+    def _rows(self, label: Label, count: int) -> Int[Tensor, "N"] | None:
+        """Labels as numbers, -1 for none. A label of files that training did not know is none."""
+        if label is None:
+            return None
+        if isinstance(label, str):
+            if label not in self.labels:
+                known = ", ".join(self.labels) or "none: it was trained without --label-field"
+                raise UserError(f"there is no label {label!r} in this model. There are: {known}")
+            label = [label] * count
+        number = {name: row for row, name in enumerate(self.labels)}
+        return torch.tensor([number.get(name or "", -1) for name in label])
+
+    def sample(
+        self, n: int = 10, *, label: str | None = None, seed: int = 0, **decoding: Any
+    ) -> list[str]:
+        """n new sentences: z from the prior, then words. The same seed gives the same text.
+
+        In a model with labels and without `label`, labels are drawn as often as training had them.
+        """
         if n < 1:
             raise UserError("the number of samples must be at least 1")
-        return self.decode(prior_sample(self.vae, n, seed), seed=seed, **decoding)
+        rows = self._rows(label, n)
+        if rows is None and self.vae.labels is not None:
+            shares = torch.tensor(self.vae.labels.shares)
+            chance = torch.Generator().manual_seed(seed)
+            rows = torch.multinomial(shares, n, replacement=True, generator=chance)
+        return self._write(prior_sample(self.vae, n, seed, rows), rows, seed=seed, **decoding)
 
-    def encode(self, lines: Sequence[str]) -> Float[Tensor, "N D"]:
-        """Posterior means, one a line."""
-        return posterior_means(self.vae, self.ids(lines)).cpu()
+    def encode(self, lines: Sequence[str], *, label: Label = None) -> Float[Tensor, "N D"]:
+        """Posterior means, one a line; of lines with these labels in a model that knows them."""
+        return posterior_means(self.vae, self.ids(lines, label)).cpu()
 
     def decode(
-        self, z: Float[Tensor, "N D"], *, seed: int = 0, batch: int = 1024, **decoding: Any
+        self, z: Float[Tensor, "N D"], *, label: Label = None, seed: int = 0, **decoding: Any
     ) -> list[str]:
         """One sentence for each latent. Raises UserError for a z of another size or not finite."""
         z = torch.as_tensor(z, dtype=torch.float32)
@@ -171,13 +210,22 @@ class TextVAE:
             raise UserError(f"z must be (N, {self.latent}) for this model, not {tuple(z.shape)}")
         if not z.isfinite().all():
             raise UserError("z must be finite numbers")
+        return self._write(z, self._rows(label, len(z)), seed=seed, **decoding)
+
+    def _write(
+        self, z: Tensor, rows: Tensor | None, *, seed: int, batch: int = 1024, **decoding: Any
+    ) -> list[str]:
         how = Decoding(**{"max_length": self.config.corpus.max_tokens} | decoding)
-        written = generate(self.vae, z.to(self.vae.device), how, seed=seed, batch=batch)
+        z = z.to(self.vae.device)
+        written = generate(self.vae, z, how, labels=rows, seed=seed, batch=batch)
         return self.tokenizer.decode(written)
 
-    def reconstruct(self, lines: Sequence[str], *, seed: int = 0, **decoding: Any) -> list[str]:
+    def reconstruct(
+        self, lines: Sequence[str], *, label: Label = None, seed: int = 0, **decoding: Any
+    ) -> list[str]:
         """Each line through its posterior mean and back, greedily unless `decoding` says else."""
-        return self.decode(self.encode(lines), seed=seed, **decoding or {"greedy": True})
+        z = self.encode(lines, label=label)
+        return self.decode(z, label=label, seed=seed, **decoding or {"greedy": True})
 
     def interpolate(
         self,
@@ -186,19 +234,22 @@ class TextVAE:
         steps: int = 7,
         *,
         path: str = "linear",
+        label: str | None = None,
         seed: int = 0,
         **decoding: Any,
     ) -> list[str]:
         """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
-        ends = self.encode([a, b])
+        ends = self.encode([a, b], label=label)
         points = latent.path(path, ends[0], ends[1], steps)
-        return self.decode(points, seed=seed, **decoding or {"greedy": True})
+        return self.decode(points, label=label, seed=seed, **decoding or {"greedy": True})
 
-    def score(self, lines: Sequence[str], samples: int = 500, *, seed: int = 0) -> list[Score]:
+    def score(
+        self, lines: Sequence[str], samples: int = 500, *, label: Label = None, seed: int = 0
+    ) -> list[Score]:
         """log p(x) by `samples` importance samples with its standard error, and the KL."""
         if samples < 1:
             raise UserError("the number of samples must be at least 1")
-        sentences = self.ids(lines)
+        sentences = self.ids(lines, label)
         samples = samples if self.latent else 1
         log_p, error = importance_weighted(self.vae, sentences, samples, seed=seed)
         kl = survey(self.vae, sentences, seed).kl.sum(1).tolist()

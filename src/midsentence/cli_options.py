@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
+Label = Annotated[str | None, typer.Option(help="The label of the sentences, if it knows labels.")]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 Samples = Annotated[int, typer.Option(min=1, help="Importance samples a sentence.")]

@@ -8,6 +8,7 @@ import typer
 from .cli_options import (
     Input,
     Jsonl,
+    Label,
     Run,
     Samples,
     Seed,
@@ -24,6 +25,7 @@ from .errors import UserError
 def sample(
     run: Run,
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
     *,
@@ -34,7 +36,7 @@ def sample(
     Without options the draw is the model's own distribution. For safer text: --temperature 0.7 or
     --top-p 0.9; for one typical sentence a latent: --greedy or --beam 5.
     """
-    for line in open_model(run).sample(n, seed=seed, **how):
+    for line in open_model(run).sample(n, label=label, seed=seed, **how):
         say_json(text=line) if jsonl else say(line)
 
 
@@ -42,6 +44,7 @@ def sample(
 def reconstruct(
     run: Run,
     source: Input = "-",
+    label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
     *,
@@ -50,7 +53,9 @@ def reconstruct(
     """Each line through its posterior mean and back (greedily unless told otherwise)."""
     model = open_model(run)
     for lines in chunks(source):
-        for line, back in zip(lines, model.reconstruct(lines, seed=seed, **how), strict=True):
+        for line, back in zip(
+            lines, model.reconstruct(lines, label=label, seed=seed, **how), strict=True
+        ):
             say_json(text=line, reconstruction=back) if jsonl else say(back)
 
 
@@ -61,13 +66,14 @@ def interpolate(
     b: Annotated[str, typer.Argument(help="The second sentence.", show_default=False)],
     steps: Annotated[int, typer.Option(min=2, help="Points, both ends included.")] = 7,
     path: Annotated[str, typer.Option(help="linear or spherical.")] = "linear",
+    label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
     *,
     how: dict[str, Any],
 ) -> None:
     """Sentences on the way from A to B. A neighbour that repeats is shown as "..."."""
-    lines = open_model(run).interpolate(a, b, steps, path=path, seed=seed, **how)
+    lines = open_model(run).interpolate(a, b, steps, path=path, label=label, seed=seed, **how)
     for place, line in enumerate(lines):
         same = place > 0 and line == lines[place - 1]
         t = round(place / (steps - 1), 4)
@@ -79,6 +85,7 @@ def interpolate(
 def encode(
     run: Run,
     source: Input = "-",
+    label: Label = None,
     npy: Annotated[Path | None, typer.Option(help="Write an (N, D) array here.")] = None,
 ) -> None:
     """Posterior means, as JSON lines {"text", "z"} or one .npy array."""
@@ -89,7 +96,7 @@ def encode(
         raise UserError(f"{npy} exists: choose another name for --npy")
     arrays = []
     for lines in chunks(source):
-        z = model.encode(lines)
+        z = model.encode(lines, label=label)
         if npy:
             arrays.append(z.numpy())
             continue
@@ -104,6 +111,7 @@ def encode(
 def decode(
     run: Run,
     source: Input = "-",
+    label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
     *,
@@ -113,12 +121,19 @@ def decode(
     from .latent import read_latents
 
     model = open_model(run)
-    for line in model.decode(read_latents(source), seed=seed, **how or {"greedy": True}):
+    for line in model.decode(
+        read_latents(source), label=label, seed=seed, **how or {"greedy": True}
+    ):
         say_json(text=line) if jsonl else say(line)
 
 
 def score(
-    run: Run, source: Input = "-", samples: Samples = 500, seed: Seed = 0, jsonl: Jsonl = False
+    run: Run,
+    source: Input = "-",
+    samples: Samples = 500,
+    label: Label = None,
+    seed: Seed = 0,
+    jsonl: Jsonl = False,
 ) -> None:
     """log p(x) of each line in nats with its standard error, KL, tokens and bytes."""
     from dataclasses import asdict
@@ -127,7 +142,7 @@ def score(
     if not jsonl:
         say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
     for lines in chunks(source, 64):
-        for s in model.score(lines, samples, seed=seed):
+        for s in model.score(lines, samples, label=label, seed=seed):
             say_json(**asdict(s)) if jsonl else say(
                 f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"
             )

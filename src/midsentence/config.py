@@ -48,13 +48,25 @@ class HeadSettings(Section):
     label_smoothing: float = 0.0
 
 
-class ObjectiveSettings(Section):
-    """See `learning.objectives.Elbo`. `samples`: latents drawn a sentence in training."""
+class LabelSettings(Section):
+    """With labels in the corpus the model is conditional on them (`parts.labels`).
 
-    samples: int = 1
-    free_bits: float = 0.2
-    form: str = "batch"
-    bow: float = 0.0
+    size: of a label's vector. hidden: the part of the labels that a training step does not see, so
+    that the model also knows sentences without one. shares: each label's part of the training
+    lines; training fills it in.
+    """
+
+    condition: bool = True
+    size: int = 16
+    hidden: float = 0.1
+    shares: dict[str, float] = {}
+
+
+class RefineSettings(Section):
+    """Semi-amortised inference (`parts.refinement`); 0 steps are none."""
+
+    steps: int = 0
+    rate: float = 0.1
 
 
 class TrainingSettings(Section):
@@ -65,7 +77,7 @@ class TrainingSettings(Section):
     but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. patience:
     validations without a better bound until training stops; 0 never stops. `validations`: how many
     an epoch. compile: encoder and decoder through torch.compile while training, if there is a
-    compiler.
+    compiler. aggressive, pretrain: see `learning.procedures`.
     """
 
     epochs: float = 20
@@ -79,6 +91,8 @@ class TrainingSettings(Section):
     patience: int = 5
     threads: int | None = None
     device: str = "auto"
+    aggressive: int = 0
+    pretrain: float = 0.0
     compile: bool = False
     tensorboard: bool = False
 
@@ -101,7 +115,9 @@ class Config(Section):
     prior: dict[str, Any] = {"kind": "normal"}
     decoder: dict[str, Any] = {"kind": "lstm"}
     head: HeadSettings = HeadSettings()
-    objective: ObjectiveSettings = ObjectiveSettings()
+    labels: LabelSettings = LabelSettings()
+    refine: RefineSettings = RefineSettings()
+    objective: dict[str, Any] = {"kind": "elbo"}
     beta: dict[str, Any] = {"kind": "linear"}
     optimizer: dict[str, Any] = {"kind": "adamw"}
     training: TrainingSettings = TrainingSettings()
@@ -174,6 +190,7 @@ def build(table: Mapping[str, Callable[..., Any]], settings: Mapping[str, Any], 
 @cache
 def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
     """Role -> its table of parts. Imported late: torch is slow to load."""
+    from .learning.objectives import OBJECTIVES
     from .learning.optimizers import OPTIMIZERS
     from .learning.schedules import SCHEDULES
     from .parts.decoders import DECODERS
@@ -186,6 +203,7 @@ def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
         "posterior": POSTERIORS,
         "prior": PRIORS,
         "decoder": DECODERS,
+        "objective": OBJECTIVES,
         "beta": SCHEDULES,
         "optimizer": OPTIMIZERS,
     }

@@ -46,21 +46,31 @@ class Decoding:
             raise UserError("top-k and beam cannot be negative, max-length must be at least 1")
 
 
-def prior_sample(vae: VAE, count: int, seed: int) -> Float[Tensor, "N D"]:
-    """`count` latents from p(z); the global random state is left alone."""
+def prior_sample(
+    vae: VAE, count: int, seed: int, labels: Int[Tensor, "N"] | None = None
+) -> Float[Tensor, "N D"]:
+    """`count` latents from p(z), or p(z|label); the global random state is left alone."""
     devices = [vae.device] if vae.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(seed)
-        return vae.prior().sample(torch.Size([count]))
+        p = vae.prior_of(labels, count)
+        return p.sample(torch.Size([] if p.batch_shape else [count]))
 
 
 @torch.no_grad()
 def generate(
-    vae: VAE, z: Float[Tensor, "N D"], how: Decoding, *, seed: int = 0, batch: int = 1024
+    vae: VAE,
+    z: Float[Tensor, "N D"],
+    how: Decoding,
+    *,
+    labels: Int[Tensor, "N"] | None = None,
+    seed: int = 0,
+    batch: int = 1024,
 ) -> list[list[int]]:
     """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order."""
     training = vae.training
     vae.eval()
+    z = vae.joined(z, labels)
     # All random numbers first, one row a sentence: how the rows are batched cannot matter.
     chance = torch.rand(
         len(z), 0 if how.greedy or how.beam else how.max_length,

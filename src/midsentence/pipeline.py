@@ -13,12 +13,13 @@ from .config import Config
 from .errors import UserError
 from .learning import checkpoint, trainer
 from .learning.trainer import Listener
-from .measuring.likelihood import InMemory, Sentences, evaluate, survey
+from .measuring.likelihood import Sentences, evaluate, survey
 from .report import Report
 from .text.corpus import Corpus, prepare
 from .text.readers import PARTS, read
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
+MOST_LABELS = 1000
 
 
 def train(
@@ -109,8 +110,23 @@ def _begin(
         max_tokens=asked.max_tokens,
         max_chars=asked.max_chars,
     )
+    config.labels.shares = label_shares(data) if config.labels.condition else {}
     checkpoint.write_whole(out / "config.toml", config.save)
     return config, data
+
+
+def label_shares(data: Corpus) -> dict[str, float]:
+    """Each label's part of the training lines. Raises UserError for too many to be labels."""
+    labels, names = data.train.labels, data.train.label_names
+    if labels is None or not names:
+        return {}
+    if len(names) > MOST_LABELS:
+        raise UserError(
+            f"the label field has {len(names):,} different values, more than {MOST_LABELS:,}: "
+            "choose another --label-field, or --set labels.condition=false"
+        )
+    counts = np.bincount(labels[labels >= 0], minlength=len(names)) / len(labels)
+    return {name: float(share) for name, share in zip(names, counts, strict=True)}
 
 
 def _resume(
@@ -150,6 +166,7 @@ class Pick:
     def __init__(self, store: Any, rows: np.ndarray):
         self.store, self.rows = store, rows
         self.lengths, self.sizes = store.lengths[rows], np.asarray(store.sizes)[rows]
+        self.labels = None if store.labels is None else store.labels[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -186,10 +203,16 @@ def evaluate_file(
 ) -> dict[str, float]:
     """The same for the lines of a file, read as the training corpus was."""
     asked = model.config.corpus
-    lines = [
-        line.text for line in read(source, text_field=asked.text_field, max_chars=asked.max_chars)
-    ]
-    sentences: Sentences = InMemory(model.tokenizer.encode(lines))
+    held = list(
+        read(
+            source,
+            text_field=asked.text_field,
+            label_field=asked.label_field if model.labels else None,
+            max_chars=asked.max_chars,
+        )
+    )
+    lines = [line.text for line in held]
+    sentences: Sentences = model.ids(lines, [line.label for line in held])
     sizes = np.array([len(line.encode()) for line in lines])
     return evaluate(model.vae, sentences, sizes, samples, seed=seed, progress=progress)
 
@@ -218,14 +241,20 @@ def write_report(run: Path) -> Path:
     held_out = pick(data.valid, 1000, seed)
     # Sentences of middling length show most: short ones are easy, long ones hopeless.
     middling = np.abs(held_out.lengths - np.median(held_out.lengths)).argsort(kind="stable")
-    shown = data.valid.text(data.tokenizer, held_out.rows[middling[:7]])
+    rows = held_out.rows[middling[:7]]
+    shown = data.valid.text(data.tokenizer, rows)
+    names = dict(enumerate(data.valid.label_names))
+    given = [-1] * len(rows) if held_out.labels is None else held_out.labels[middling[:7]].tolist()
+    labels = [names.get(row) for row in given]
     kl: list[float] = []
     reconstructions: list[tuple[str, str]] = []
     interpolation: list[str] = []
     if model.latent:
         parts = survey(model.vae, held_out, seed).kl.mean(0).tolist()
         kl = parts if len(parts) == model.latent else []  # it has parts only between two Gaussians
-        reconstructions = list(zip(shown[:6], model.reconstruct(shown[:6]), strict=True))
+        reconstructions = list(
+            zip(shown[:6], model.reconstruct(shown[:6], label=labels[:6]), strict=True)
+        )
         interpolation = model.interpolate(shown[0], shown[-1], 8)
     facts = describe(model.config, data)
     last = records[-1] if records else {"seconds": 0.0, "step": 0}

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from .parts.decoders import Decoder
 from .parts.head import BagOfWords, Head
+from .parts.labels import Labels
+from .parts.refinement import Refinement
 from .text.batches import Batch
 
 
@@ -23,7 +25,8 @@ class Pass:
     """K latents for each of B sentences, and every log-density. Nats per sentence.
 
     h: the encoder's summary. log_px: log p(x|z), summed over the words and ``</s>``; log_pz:
-    log p(z); log_qz: log q(z|x).
+    log p(z); log_qz: log q(z|x); all given the label where there is one. log_bow: log p(bag|z).
+    apart: mean squared difference of the logits under two dropout masks, summed over the words.
     """
 
     h: Float[Tensor, "B H"]
@@ -34,6 +37,7 @@ class Pass:
     log_pz: Float[Tensor, "K B"]
     log_px: Float[Tensor, "K B"]
     log_bow: Float[Tensor, "K B"] | None = None
+    apart: Float[Tensor, "K B"] | None = None
 
     @property
     def log_w(self) -> Float[Tensor, "K B"]:
@@ -66,7 +70,11 @@ def draw(q: Distribution, samples: int) -> tuple[Float[Tensor, "K B D"], Float[T
 
 
 class VAE(nn.Module):
-    """A text variational autoencoder: a choice of parts, never a class per paper."""
+    """A text variational autoencoder: a choice of parts, never a class per paper.
+
+    labels: makes everything depend on a label (`parts.labels`). refinement: improves what the
+    encoder says (`parts.refinement`). twice: decode under two dropout masks in training.
+    """
 
     def __init__(
         self,
@@ -76,10 +84,14 @@ class VAE(nn.Module):
         decoder: Decoder,
         head: Head,
         bow: BagOfWords | None = None,
+        labels: Labels | None = None,
+        refinement: Refinement | None = None,
+        twice: bool = False,
     ):
         super().__init__()
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
-        self.decoder, self.head, self.bow = decoder, head, bow
+        self.decoder, self.head, self.bow, self.labels = decoder, head, bow, labels
+        self.refinement, self.twice = refinement, twice
 
     @property
     def latent(self) -> int:
@@ -92,13 +104,32 @@ class VAE(nn.Module):
 
     def infer(self, batch: Batch) -> Distribution:
         """q(z|x): batch shape (B,), event shape (D,)."""
-        q: Distribution = self.posterior(self._read(batch))
+        q: Distribution = self.posterior(self.read(batch))
         return q
 
-    def _read(self, batch: Batch) -> Float[Tensor, "B H"]:
+    def read(self, batch: Batch) -> Float[Tensor, "B H"]:
+        """The summary that the posterior is a function of: label and refinement are in it."""
         with self._products():
             h: Tensor = self.encoder(batch)
-        return h.to(self.head.bias.dtype)
+        h = self.joined(h.to(self.head.bias.dtype), batch.labels)
+        return h if self.refinement is None else self.refinement(self, batch, h)
+
+    def joined(self, x: Float[Tensor, "*K N X"], labels: Tensor | None) -> Tensor:
+        """x beside what the labels say; x alone in a model that knows no labels."""
+        return x if self.labels is None else self.labels.join(x, labels)
+
+    def label_rows(self, batch: Batch) -> Int[Tensor, "B"]:
+        """Which label each sentence has; all the same in a model that knows none."""
+        if self.labels is None:
+            return torch.zeros(len(batch), dtype=torch.long, device=self.device)
+        return self.labels.rows(batch.labels, len(batch))
+
+    def prior_of(self, labels: Tensor | None, count: int) -> Distribution:
+        """p(z), or p(z|y) of `count` sentences in a model with labels."""
+        p: Distribution = self.prior()
+        if self.labels is None or self.prior.sphere:  # the sphere can't be stretched
+            return p
+        return self.labels.prior(p, labels, count)
 
     def _products(self) -> torch.autocast:
         """Whole sentences are read and scored by bf16 products where `precision` says so.
@@ -110,24 +141,45 @@ class VAE(nn.Module):
 
     def log_px(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "K B"]:
         """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed."""
-        samples, sentences, latent = z.shape
-        inputs = batch.inputs.expand(samples, -1, -1).flatten(0, 1)
+        return self._scored(batch, self._hidden(batch, z), len(z))
+
+    def _hidden(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "M H"]:
+        """What the decoder says before every word of every sentence, K times over."""
+        inputs = batch.inputs.expand(len(z), -1, -1).flatten(0, 1)
         with self._products():
-            hidden = self.decoder(inputs, z.reshape(samples * sentences, latent))
-        mask = batch.mask.expand(samples, -1, -1).flatten(0, 1)
-        targets = batch.targets.expand(samples, -1, -1).flatten(0, 1)
-        words = self.head.log_prob(hidden[mask].to(z.dtype), targets[mask])
-        rows = torch.arange(len(mask), device=z.device)[:, None].expand_as(mask)[mask]
-        total = words.new_zeros(len(mask)).index_add(0, rows, words)
-        return total.view(samples, sentences)
+            hidden = self.decoder(inputs, self.joined(z, batch.labels).flatten(0, 1))
+        return hidden[batch.mask.repeat(len(z), 1)].to(z.dtype)
+
+    def _scored(
+        self, batch: Batch, hidden: Float[Tensor, "M H"], samples: int
+    ) -> Float[Tensor, "K B"]:
+        words = self.head.log_prob(hidden, batch.targets[batch.mask].repeat(samples))
+        return self._summed(batch, words, samples)
+
+    def _summed(
+        self, batch: Batch, words: Float[Tensor, "M"], samples: int
+    ) -> Float[Tensor, "K B"]:
+        """Numbers a word -> their sums over each sentence."""
+        mask = batch.mask.repeat(samples, 1)
+        rows = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
+        return words.new_zeros(len(mask)).index_add(0, rows, words).view(samples, -1)
 
     def run(self, batch: Batch, samples: int = 1) -> Pass:
         """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""
-        h = self._read(batch)
-        q, p = self.posterior(h), self.prior()
+        return self.densities(batch, self.read(batch), samples)
+
+    def densities(self, batch: Batch, h: Float[Tensor, "B H"], samples: int) -> Pass:
+        """The pass that begins from a summary."""
+        q, p = self.posterior(h), self.prior_of(batch.labels, len(batch))
         z, log_qz = draw(q, samples)
         bow = None if self.bow is None else self.bow(z, batch.targets, batch.mask)
-        return Pass(h, q, p, z, log_qz, p.log_prob(z), self.log_px(batch, z), bow)
+        hidden, apart = self._hidden(batch, z), None
+        log_px = self._scored(batch, hidden, samples)
+        if self.twice and self.training:
+            other = self._hidden(batch, z)
+            log_px = (log_px + self._scored(batch, other, samples)) / 2
+            apart = self._summed(batch, self.head.apart(hidden, other), samples)
+        return Pass(h, q, p, z, log_qz, p.log_prob(z), log_px, bow, apart)
 
     def forward(
         self, batch: Batch, samples: int, objective: Callable[[Pass], Tensor]

@@ -3,11 +3,12 @@
 What is optimised may vary; what is reported (log_px, kl, elbo) never does. All in nats.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..vae import Pass
@@ -15,12 +16,43 @@ from ..vae import Pass
 FORMS = ("batch", "dimension", "sentence")
 
 
-@dataclass(frozen=True)
-class Elbo:
-    """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)) + w log p(bag|z), one number a sentence.
+class Objective(nn.Module):
+    """What all have in common: K latents a sentence, and terms that go beside any bound.
+
+    samples: K. bow: the weight of the bag-of-words loss (`parts.head.BagOfWords`). fraternal: the
+    weight of `Pass.apart`, two dropout masks telling the words apart (Zolna et al. 2018, "Fraternal
+    Dropout", eq. 4; ours sums over the words of a sentence, as everything else does).
+    """
+
+    def __init__(self, samples: int, bow: float, fraternal: float):
+        super().__init__()
+        if samples < 1:
+            raise UserError("objective.samples must be at least 1")
+        self.samples, self.bow, self.fraternal = samples, bow, fraternal
+
+    def forward(self, run: Pass, beta: float = 1.0) -> Float[Tensor, "B"]:
+        value = self.bound(run, beta)
+        if self.bow:
+            if run.log_bow is None:
+                raise UserError("objective.bow needs a model built with a bag-of-words head")
+            value = value + self.bow * run.log_bow.mean(0)
+        if self.fraternal and run.apart is not None:
+            value = value - self.fraternal * run.apart.mean(0)
+        return value
+
+    def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
+        raise NotImplementedError
+
+    def weight(self, beta: float) -> Tensor | float:
+        """What the KL is multiplied by, when the schedule says `beta`."""
+        return beta
+
+
+class Elbo(Objective):
+    """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), one number a sentence.
 
     Kingma & Welling 2014, eq. 3. The expectation is the mean of the K samples of the pass. With
-    ``beta`` = 1, no free bits and no bag of words it is the evidence lower bound itself.
+    ``beta`` = 1 and no free bits it is the evidence lower bound itself.
 
     beta: the KL's weight. Below 1 (or annealed from 0: Bowman et al. 2016) the posterior carries
     more than the bound would pay for; above 1 less (beta-VAE: Higgins et al. 2017).
@@ -39,26 +71,24 @@ class Elbo:
       dimensions may use all of it.
 
     `free_bits` is lambda in nats: per dimension for the first two, for the sentence in the last.
-
-    bow: the weight w of the bag-of-words loss (`parts.head.BagOfWords`).
     """
 
-    beta: float = 1.0
-    free_bits: float = 0.0
-    form: str = "batch"
-    bow: float = 0.0
+    def __init__(
+        self,
+        *,
+        samples: int = 1,
+        free_bits: float = 0.2,
+        form: str = "batch",
+        bow: float = 0.0,
+        fraternal: float = 0.0,
+    ):
+        super().__init__(samples, bow, fraternal)
+        if form not in FORMS:
+            raise UserError(f"free-bits form {form!r} is not one of {', '.join(FORMS)}")
+        self.free_bits, self.form = free_bits, form
 
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise UserError(f"free-bits form {self.form!r} is not one of {', '.join(FORMS)}")
-
-    def __call__(self, run: Pass) -> Float[Tensor, "B"]:
-        value = run.log_px.mean(0) - self.beta * self._paid(run.kl, run.z.shape[-1])
-        if self.bow:
-            if run.log_bow is None:
-                raise UserError("objective.bow needs a model built with a bag-of-words head")
-            value = value + self.bow * run.log_bow.mean(0)
-        return value
+    def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
+        return run.log_px.mean(0) - beta * self._paid(run.kl, run.z.shape[-1])
 
     def _paid(self, kl: Float[Tensor, "B G"], latent: int) -> Float[Tensor, "B"]:
         """The KL that is charged, (B,) nats; its mean over B is the published form."""
@@ -72,3 +102,129 @@ class Elbo:
         if self.form == "dimension":
             return kl.clamp_min(floor).sum(1)
         return kl.sum(1).clamp_min(floor)
+
+
+class Iwae(Objective):
+    """log (1/K) sum_k w_k, w_k = p(x|z_k) (p(z_k) / q(z_k|x))^beta: tighter than the ELBO.
+
+    Burda, Grosse & Salakhutdinov 2016, "Importance Weighted Autoencoders", eq. 8. The value is that
+    bound; its gradient is doubly reparameterised (Tucker et al. 2019, "Doubly Reparameterized
+    Gradient Estimators for Monte Carlo Objectives", eq. 8 and 10), for with the plain one the
+    encoder's signal drowns in noise as K grows: decoder and prior get the normalised weights, the
+    path through z gets their squares, and the direct path through q's parameters nothing.
+    """
+
+    def __init__(self, *, samples: int = 8, bow: float = 0.0, fraternal: float = 0.0):
+        super().__init__(samples, bow, fraternal)
+
+    def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
+        # log q(z|x) with q held fixed: the direct path's gradient is taken off again. Asked afresh
+        # as a function of z, for a flow has it from its noise.
+        direct = run.q.log_prob(run.z.detach())
+        log_qz = run.q.log_prob(run.z) - (direct - direct.detach())
+        log_w = run.log_px + beta * (run.log_pz - log_qz)
+        share = log_w.detach().softmax(0)
+        if run.z.requires_grad:
+            run.z.register_hook(lambda slope: slope * share[..., None])
+        value = log_w.detach().logsumexp(0) - math.log(len(log_w))
+        carrier = (share * log_w).sum(0)
+        return value + carrier - carrier.detach()
+
+
+class Mmd(Objective):
+    """E_q[log p(x|z)] - beta (1 - alpha) KL - (alpha + weight - 1) MMD^2(q(z), p(z)).
+
+    Zhao, Song & Ermon 2019, "InfoVAE: Balancing Learning and Inference in Variational
+    Autoencoders", eq. 6. With ``alpha`` = 1 no sentence pays for its own KL, only the average
+    posterior is held to the prior: the Wasserstein autoencoder (Tolstikhin et al. 2018,
+    "Wasserstein Auto-Encoders", algorithm 2), whose kernel this is: inverse multiquadratics of
+    seven widths. The MMD is the unbiased estimate between the batch's latents and as many from the
+    prior.
+    """
+
+    def __init__(
+        self,
+        *,
+        samples: int = 1,
+        alpha: float = 0.0,
+        weight: float = 100.0,
+        bow: float = 0.0,
+        fraternal: float = 0.0,
+    ):
+        super().__init__(samples, bow, fraternal)
+        if alpha + weight < 1 or alpha > 1:
+            raise UserError("objective 'mmd' needs alpha <= 1 and alpha + weight >= 1")
+        self.alpha, self.mmd_weight = alpha, weight
+
+    def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
+        value = run.log_px.mean(0) - (self.alpha + self.mmd_weight - 1) * self._apart(run)
+        return value - beta * (1 - self.alpha) * run.kl.sum(1) if self.alpha < 1 else value
+
+    def _apart(self, run: Pass) -> Tensor:
+        many = len(run.z) if run.p.batch_shape else run.z.shape[:2].numel()
+        return mmd(run.z.flatten(0, 1), run.p.sample(torch.Size([many])).flatten(0, -2))
+
+
+def mmd(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Squared maximum mean discrepancy of two samples (Gretton et al. 2012, eq. 3, lemma 6)."""
+    count, width = a.shape
+    if count < 2:
+        return a.new_zeros(())
+    base = 2.0 * width  # the mean squared distance of two draws from N(0, I)
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+        scales = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+        return torch.stack([s * base / (s * base + apart) for s in scales]).sum(0)
+
+    others = 1 - torch.eye(count, device=a.device, dtype=a.dtype)
+    within = ((kernel(a, a) + kernel(b, b)) * others).sum() / (count * (count - 1))
+    return within - 2 * kernel(a, b).mean()
+
+
+class Rate(Objective):
+    """The ELBO with the KL held at `target` nats a sentence by a multiplier that learns.
+
+    The KL's weight is beta m, and after every step log m moves by `speed` times the relative error
+    KL / target - 1: a constraint on the rate, solved by the exponentiated multiplier of GECO
+    (Rezende & Viola 2018, "Taming VAEs", algorithm 1, where it is on the reconstruction). With
+    ``exactly`` = false, m stays at 1 or below: KL >= target, the minimum desired rate (Pelsmaeker &
+    Aziz 2020, section 3.2), which lets a posterior have more than that if the bound pays for it.
+    Use it with ``beta.kind=constant``, or the schedule moves what the multiplier balances.
+    """
+
+    log_m: Tensor
+
+    def __init__(
+        self,
+        *,
+        target: float = 8.0,
+        exactly: bool = False,
+        speed: float = 0.02,
+        samples: int = 1,
+        bow: float = 0.0,
+        fraternal: float = 0.0,
+    ):
+        super().__init__(samples, bow, fraternal)
+        if not (target > 0 and speed > 0):
+            raise UserError("objective 'rate' needs a target of KL, and a speed, above 0")
+        self.target, self.exactly, self.speed = target, exactly, speed
+        self.register_buffer("log_m", torch.zeros(()))
+
+    def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
+        kl = run.kl.sum(1)
+        value = run.log_px.mean(0) - self.weight(beta) * kl
+        error = (kl.detach().mean() / self.target - 1).clamp(-1, 1)
+        self.log_m = (self.log_m + self.speed * error).clamp(-10, 5 if self.exactly else 0)
+        return value
+
+    def weight(self, beta: float) -> Tensor | float:
+        return beta * self.log_m.exp()
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "elbo": Elbo,
+    "iwae": Iwae,
+    "mmd": Mmd,
+    "rate": Rate,
+}

@@ -136,10 +136,11 @@ def clipped_step(each: Sequence[torch.optim.Optimizer], clip: float) -> torch.Te
     norms = []
     for optimizer in each:
         held = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        norms.append(torch.nn.utils.get_total_norm(held))
-    norm = torch.stack(norms).norm()
+        if held:  # else everything that it steps is frozen
+            norms.append((optimizer, torch.nn.utils.get_total_norm(held)))
+    norm = torch.stack([own for _, own in norms]).norm()
     skip = (~norm.isfinite()).float()
-    for optimizer, own in zip(each, norms, strict=True):
+    for optimizer, own in norms:
         # The attributes by which torch.amp.GradScaler talks to fused optimisers.
         optimizer.grad_scale, optimizer.found_inf = (own / clip).clamp_min(1.0), skip  # type: ignore[attr-defined]
         optimizer.step()

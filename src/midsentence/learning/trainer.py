@@ -2,12 +2,10 @@
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,12 @@ from ..text.batches import Batches, Budget, collate, shuffled, usual
 from ..text.corpus import Corpus
 from . import checkpoint
 from .compiling import compile_in_place
-from .objectives import Elbo
+from .objectives import OBJECTIVES, Objective
 from .optimizers import OPTIMIZERS, Optimizer, clipped_step
+from .procedures import Aggressive, frozen, reset_decoder, sides
+from .records import Record, Tally, interruptible
 from .schedules import schedule
 
-Record = dict[str, Any]
 Listener = Callable[[str, Record], None]
 """Called with "start", "train", "valid" or "end" and a record of numbers, or "note" and a text."""
 
@@ -45,6 +44,9 @@ class Position:
     seconds: float = 0.0
     best: float = -math.inf
     stale: int = 0
+    aggressive: bool = True  # the encoder still gets steps of its own, if it ever does
+    information: float = -math.inf  # mutual information at the last validation
+    reset: bool = False  # pre-training is over, if there was any
     bad: int = 0  # steps skipped in a row, because a gradient was not finite
     ended: str = ""  # why training is over; empty while it is not
 
@@ -81,9 +83,13 @@ class Trainer:
         self.optimizer: Optimizer = configuration.build(
             OPTIMIZERS, config.optimizer, self.vae.named_parameters()
         )
-        self.beta = schedule(**config.beta)
-        asked = config.objective
-        self.objective = Elbo(free_bits=asked.free_bits, form=asked.form, bow=asked.bow)
+        self.schedule = schedule(**config.beta)
+        self.objective: Objective = configuration.build(OBJECTIVES, config.objective)
+        self.objective.to(self.device)
+        self.aggressive = Aggressive(settings.aggressive) if settings.aggressive else None
+        self.reads, self.writes = sides(self.vae)
+        if not 0 <= settings.pretrain < 1:
+            raise UserError("training.pretrain is a part of the run: 0 (off) to below 1")
         tokens = settings.batch_tokens or usual(corpus.train.lengths)
         self.budget = Budget(tokens, settings.batch_sentences)
         for part in (self.vae.encoder, self.vae.decoder) if settings.compile else ():
@@ -109,7 +115,9 @@ class Trainer:
                 if at.index >= len(batches):
                     at.epoch, at.index = at.epoch + 1, 0
                     batches = self._batches()
-                self._step(batches[at.index], len(batches), progress, tally)
+                if not at.reset and 0 < settings.pretrain <= progress:
+                    self._begin_anew()
+                self._step(batches, progress, tally)
                 at.step, at.index = at.step + 1, at.index + 1
                 at.seconds = time.monotonic() - began
                 before, progress = progress, self._progress(planned)
@@ -143,6 +151,8 @@ class Trainer:
         model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
         bundle.load_weights(self.vae, model, self.out)
         checkpoint.restore_optimizers(self.optimizer.each, tensors)
+        learned = {k[10:]: v for k, v in tensors.items() if k.startswith("objective.")}
+        self.objective.load_state_dict(learned)
         self.optimizer.__dict__.update(state["optimizer"])
         self.at = Position(**state["position"])
         self.bad.fill_(self.at.bad)
@@ -164,16 +174,50 @@ class Trainer:
         used = self.at.step / planned if planned else 1.0
         return max(used, self.at.seconds / (60 * minutes)) if minutes is not None else used
 
-    def _step(self, rows: Any, per_epoch: int, progress: float, tally: "Tally") -> None:
-        store = self.corpus.train
-        labels = None if store.labels is None else store.labels[rows]
-        batch = collate([store[i] for i in rows.tolist()], labels).to(self.device)
-        rates, beta = self.optimizer.rates(progress), self.beta(progress)
+    def _beta(self, progress: float) -> float:
+        """The KL's weight: none while the encoder is pre-trained, then as scheduled."""
+        pretrain = self.config.training.pretrain
+        return 0.0 if progress < pretrain else self.schedule((progress - pretrain) / (1 - pretrain))
+
+    def _begin_anew(self) -> None:
+        """Pre-training is over: another decoder, and no bound has been reached yet."""
+        other = self.config.model_copy(update={"seed": self.config.seed + 1})
+        fresh = bundle.assemble(other, self.corpus.tokenizer.vocab_size)
+        reset_decoder(self.vae, fresh, self.optimizer.each)
+        self.at.reset, self.at.best, self.at.stale = True, -math.inf, 0
+
+    def _step(self, batches: Batches, progress: float, tally: "Tally") -> None:
+        rates, beta = self.optimizer.rates(progress), self._beta(progress)
         for each, rate in zip(self.optimizer.each, rates, strict=True):
             for group in each.param_groups:
                 group["lr"] = rate
         self.vae.train()
-        result = self.vae(batch, self.config.objective.samples, replace(self.objective, beta=beta))
+        others: list[torch.nn.Parameter] = []
+        if self.aggressive and self.at.aggressive:
+            others = self.reads
+
+            def read() -> tuple[torch.Tensor, int]:
+                rows = batches[int(torch.randint(len(batches), ()))]
+                with frozen(self.writes):
+                    result, words, _ = self._update(rows, beta, len(batches))
+                return result["objective"].detach().sum(), words
+
+            self.aggressive.catch_up(read)
+        with frozen(others):
+            result, words, norm = self._update(batches[self.at.index], beta, len(batches))
+        tally.add(result, words, norm, beta=self.objective.weight(beta), lr=rates[0])
+
+    def _update(
+        self, rows: Any, beta: float, per_epoch: int
+    ) -> tuple[dict[str, torch.Tensor], int, torch.Tensor]:
+        """One gradient step on the sentences `rows`: (result, words, gradient norm)."""
+        store = self.corpus.train
+        labels = None
+        if self.vae.labels is not None and store.labels is not None:
+            hidden = torch.rand(len(rows)) < self.config.labels.hidden
+            labels = torch.from_numpy(store.labels[rows]).long().masked_fill(hidden, -1)
+        batch = collate([store[i] for i in rows.tolist()], labels).to(self.device)
+        result = self.vae(batch, self.objective.samples, partial(self.objective, beta=beta))
         # The mean over sentences. The divisor is the epoch's mean batch and not this one's, so that
         # a sentence weighs the same whatever company its length brings it into.
         loss = -result["objective"].sum() * per_epoch / len(store)
@@ -181,8 +225,7 @@ class Trainer:
         loss.backward()
         norm = clipped_step(self.optimizer.each, self.config.training.clip)
         self.bad = torch.where(norm.isfinite(), 0, self.bad + 1)
-        words = int(store.lengths[rows].sum()) + len(rows)
-        tally.add(result, words, norm, beta=beta, lr=rates[0])
+        return result, int(store.lengths[rows].sum()) + len(rows), norm
 
     def _check(self) -> None:
         """Looked at now and then only: reading a number makes an accelerator wait."""
@@ -198,11 +241,13 @@ class Trainer:
         self.vae.eval()
         found = bound(self.vae, self.corpus.valid, seed=self.config.seed)
         self._record("valid", found, planned, per_epoch)
+        at.aggressive = at.aggressive and found["mi"] > at.information
+        at.information = found["mi"]
         better = found["elbo"] > at.best
         if better:
             at.best, at.stale = found["elbo"], 0
             bundle.save(self.out, self.config, self.corpus.tokenizer, self.vae)
-        elif self.beta(self._progress(planned)) == self.beta(1.0):
+        elif self._beta(self._progress(planned)) == self._beta(1.0):
             at.stale += 1  # the bound may well fall while the KL's weight is still moving
         verdict = self.optimizer.validated(better, at.step / per_epoch)
         if verdict == "back to best":
@@ -231,6 +276,7 @@ class Trainer:
     def _save(self) -> None:
         tensors = {f"model.{k}": v for k, v in bundle.weights(self.vae).items()}
         tensors |= checkpoint.optimizer_tensors(self.optimizer.each)
+        tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -238,65 +284,3 @@ class Trainer:
         own = {k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale")}
         state = {"position": asdict(self.at), "optimizer": own}
         checkpoint.save(self.out / "checkpoints", self.at.step, tensors, state)
-
-
-class Tally:
-    """Sums between two records; sums are divided once, at the end."""
-
-    def __init__(self) -> None:
-        self.since = time.monotonic()
-        self._clear()
-
-    def _clear(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.sentences = self.words = self.steps = 0
-        self.norm: torch.Tensor | float = 0.0
-        self.last: dict[str, float] = {}
-
-    def add(
-        self, result: dict[str, torch.Tensor], words: int, norm: torch.Tensor, **last: float
-    ) -> None:
-        for name, value in result.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum()
-        self.sentences += len(result["objective"])
-        self.words += words
-        self.norm = self.norm + norm
-        self.steps += 1
-        self.last = last
-
-    def flush(self, now: float) -> Record:
-        """Means a sentence in nats since the last record, and words (with ``</s>``) a second."""
-        means = {name: float(value) / self.sentences for name, value in self.sums.items()}
-        record = {
-            "objective": means["objective"],
-            "elbo": means["log_px"] - means["kl"],
-            "log_px": means["log_px"],
-            "kl": means["kl"],
-            **self.last,
-            "grad_norm": float(self.norm) / self.steps,
-            "words_per_second": round(self.words / (now - self.since), 1),
-        }
-        self.since = now
-        self._clear()
-        return record
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

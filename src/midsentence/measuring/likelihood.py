@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -31,10 +31,12 @@ ACTIVE = 0.01
 
 @runtime_checkable
 class Sentences(Protocol):
-    """Ids without ``<s>`` and ``</s>``, in memory or on disk."""
+    """Ids without ``<s>`` and ``</s>``, in memory or on disk; with `labels` (N,), or None."""
 
     @property
     def lengths(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray | None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
 
@@ -44,6 +46,7 @@ class InMemory:
     """A few sentences as lists of ids."""
 
     ids: Sequence[Sequence[int]]
+    labels: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -72,8 +75,10 @@ def measuring(vae: VAE, seed: int) -> Iterator[None]:
 
 def groups(vae: VAE, sentences: Sentences) -> Iterator[tuple[np.ndarray, Batch]]:
     """(indices, batch) over all sentences, by length: the same groups for every budget."""
+    known = sentences.labels
     for rows in by_length(sentences.lengths, GROUP):
-        yield rows, collate([sentences[i] for i in rows.tolist()]).to(vae.device)
+        labels = None if known is None else known[rows]
+        yield rows, collate([sentences[i] for i in rows.tolist()], labels).to(vae.device)
 
 
 @dataclass
@@ -87,6 +92,7 @@ class Survey:
     log_pz: Float[Tensor, "N"]
     log_px: Float[Tensor, "N"]
     kl: Float[Tensor, "N G"]
+    label: Int[Tensor, "N"]
 
 
 def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
@@ -97,7 +103,7 @@ def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
         for rows, batch in groups(vae, sentences):
             run = vae.run(batch)
             densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
-            parts.append((run.h, run.q.mean, run.z[0], *densities, run.kl))
+            parts.append((run.h, run.q.mean, run.z[0], *densities, run.kl, vae.label_rows(batch)))
             order.append(rows)
     back = _in_order(order).to(vae.device)
     return Survey(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
@@ -125,17 +131,22 @@ def mutual_information(vae: VAE, found: Survey, most: int | None = None) -> floa
     """I_q(x; z) = E[log q(z|x) - log q(z)] in nats, q(z) the mean of all N posteriors.
 
     Hoffman & Johnson 2016, "ELBO Surgery". q(z) is the mean over the whole set, not over a batch,
-    so the cap is ln N. `most` takes the first so many sentences only (for watching training).
+    so the cap is ln N. `most` takes the first so many sentences only (for watching training). In a
+    model with labels it is I(x; z | y), q(z|y) the mean over the sentences of label y, so that
+    kl - mi is still the KL of the aggregate posterior from the prior.
     """
     h, z, log_qz = found.summary[:most], found.z[:most], found.log_qz[:most]
+    label = found.label[:most]
     with torch.no_grad():
         q = vae.posterior(h)
         # A flow passes every z through its nets for every sentence.
         room = 1 << (24 if isinstance(q, Independent) else 20)
         rows = max(1, room // max(1, len(z) * max(1, z.shape[1])))
-        log_marginal = torch.cat(
-            [q.log_prob(part[:, None]).logsumexp(1) for part in z.split(rows)]
-        ) - math.log(len(z))
+        log_marginal = torch.cat([
+            q.log_prob(part[:, None]).masked_fill(own[:, None] != label, -math.inf).logsumexp(1)
+            - (own[:, None] == label).sum(1).log()
+            for part, own in zip(z.split(rows), label.split(rows), strict=True)
+        ])  # fmt: skip
     return float((log_qz - log_marginal).mean())
 
 
@@ -178,7 +189,7 @@ def importance_weighted(
     with measuring(vae, seed):
         for number, (rows, batch) in enumerate(groups(vae, sentences)):
             torch.manual_seed(seed * 1_000_003 + number)
-            q, p = vae.infer(batch), vae.prior()
+            q, p = vae.infer(batch), vae.prior_of(batch.labels, len(batch))
             z, log_qz = draw(q, samples)
             size = max(1, positions // batch.targets.numel())
             log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]

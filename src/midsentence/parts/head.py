@@ -76,6 +76,15 @@ class Head(nn.Module):
             found = found + self.label_smoothing * (mean - own)
         return found
 
+    def apart(self, a: Float[Tensor, "M H"], b: Float[Tensor, "M H"]) -> Float[Tensor, "M"]:
+        """Mean over words of the squared difference of the logits of two hidden states.
+
+        |W (a - b)|^2 / V = (a - b) W'W (a - b) / V, so that no logit is made.
+        """
+        difference = a - b if self.map is None else self.map(a) - self.map(b)
+        words = self.table[FIRST:]
+        return ((difference @ (words.t() @ words)) * difference).sum(-1) / len(words)
+
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id; minus infinity for <pad> and <s>."""
         return Writer(self).logits(hidden)

@@ -1,5 +1,6 @@
 """Posteriors: a summary of the sentence -> the distribution q(z|x)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -70,14 +71,37 @@ class Gaussian(GaussianPosterior):
 
     mu and log sigma^2 are linear in the summary h; z = mu + sigma * eps.
     Kingma & Welling 2014, "Auto-Encoding Variational Bayes", section 3.
+
+    delta: a rate that is committed, in nats a sentence; above 0, no sigma can exceed the s < 1
+    whose KL from N(0, 1) is delta / D even at mean 0, so that KL(q || N(0, I)) >= delta whatever is
+    learned. Razavi et al. 2019, "Preventing Posterior Collapse with delta-VAEs", section 2.
     """
 
-    def __init__(self, summary: int, latent: int, *, gamma: float = 0.0):
+    def __init__(self, summary: int, latent: int, *, gamma: float = 0.0, delta: float = 0.0):
         super().__init__(summary, latent, latent, gamma)
+        if delta < 0:
+            raise UserError("posterior.delta is a rate in nats: 0 (off) or above")
+        self.widest = widest_variance(delta / latent) if delta and latent else None
 
     def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
         mean, log_variance = self.split(h)
-        return Independent(Normal(mean, torch.exp(0.5 * log_variance), validate_args=False), 1)
+        if self.widest is None:
+            scale = torch.exp(0.5 * log_variance)
+        else:
+            scale = (self.widest * torch.sigmoid(log_variance)).sqrt()
+        return Independent(Normal(mean, scale, validate_args=False), 1)
+
+
+def widest_variance(nats: float) -> float:
+    """The v < 1 with KL(N(0, v) || N(0, 1)) = (v - 1 - ln v) / 2 = `nats`, by bisection."""
+    low, high = math.exp(-2 * nats - 1), 1.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        if (middle - 1 - math.log(middle)) / 2 > nats:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 class FullGaussian(GaussianPosterior):

@@ -1,0 +1,223 @@
+"""Objectives, bounded posteriors and refinement against what their papers say, exactly."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from midsentence.errors import UserError
+from midsentence.learning.objectives import Elbo, Iwae, Mmd, Rate, mmd
+from midsentence.measuring.likelihood import importance_weighted, survey
+from midsentence.vae import Pass
+from tiny import batch, lines, tiny
+
+
+def slopes(vae, objective, samples, seed):
+    """Gradients by parameter of the mean objective, and its value."""
+    torch.manual_seed(seed)
+    vae.zero_grad()
+    value = objective(vae.run(batch(), samples)).mean()
+    value.backward()
+    return value.item(), {
+        n: p.grad.clone() for n, p in vae.named_parameters() if p.grad is not None
+    }
+
+
+def plain_iwae(run):
+    return run.log_w.logsumexp(0) - math.log(len(run.z))
+
+
+def test_iwae_is_the_log_of_the_mean_weight_and_its_decoder_gradient_is_the_plain_one():
+    vae = tiny()
+    value, found = slopes(vae, Iwae(), 6, seed=2)
+    expected, plain = slopes(vae, plain_iwae, 6, seed=2)
+    assert value == pytest.approx(expected, abs=1e-10)
+    writing = [n for n in plain if not n.startswith(("encoder.", "posterior."))]
+    assert len(writing) > 4
+    for name in writing:
+        assert torch.allclose(found[name], plain[name], atol=1e-10), name
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "full", "radial", "realnvp"])
+def test_the_doubly_reparameterised_gradient_has_the_plain_one_s_mean(posterior):
+    vae = tiny(posterior={"kind": posterior})
+    name = "posterior.project.bias"
+    runs = {
+        kind: torch.stack([slopes(vae, kind, 8, seed)[1][name].flatten() for seed in range(80)])
+        for kind in (Iwae(), plain_iwae)
+    }
+    ours, plain = runs.values()
+    error = ((ours.var(0) + plain.var(0)) / len(ours)).sqrt()
+    assert ((ours.mean(0) - plain.mean(0)).abs() < 5 * error).all()
+
+
+def test_mmd_is_the_sum_over_pairs():
+    torch.manual_seed(0)
+    a, b = torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64) + 1
+
+    def kernel(x, y):
+        apart = ((x - y) ** 2).sum()
+        return sum(s * 4 / (s * 4 + apart) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10))
+
+    pairs = [(i, j) for i in range(5) for j in range(5)]
+    within = [kernel(x[i], x[j]) for x in (a, b) for i, j in pairs if i != j]
+    across = [kernel(a[i], b[j]) for i, j in pairs]
+    expected = sum(within) / 20 - 2 * sum(across) / 25
+    assert mmd(a, b).item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_mmd_of_one_law_is_zero_on_average_and_of_two_is_not():
+    torch.manual_seed(0)
+    same = torch.stack([mmd(torch.randn(40, 3), torch.randn(40, 3)) for _ in range(300)])
+    assert abs(same.mean()) < 4 * same.std() / math.sqrt(300)
+    assert mmd(torch.randn(40, 3) + 1, torch.randn(40, 3)) > same.max()
+
+
+def test_info_vae_is_the_bound_less_alpha_of_its_kl_and_wae_has_none():
+    vae = tiny()
+    run = vae.run(batch(), 2)
+    torch.manual_seed(1)
+    info = Mmd(alpha=0.25, weight=3.0)(run, 0.5)
+    torch.manual_seed(1)
+    apart = mmd(run.z.flatten(0, 1), run.p.sample((8,)))
+    expected = run.log_px.mean(0) - 0.5 * 0.75 * run.kl.sum(1) - 2.25 * apart
+    assert torch.allclose(info, expected)
+    run.__dict__["kl"] = run.kl * 1000
+    torch.manual_seed(1)
+    assert torch.allclose(Mmd(alpha=1.0, weight=3.0)(run), run.log_px.mean(0) - 3 * apart)
+    with pytest.raises(UserError, match="alpha"):
+        Mmd(alpha=2.0)
+
+
+def with_kl(kl):
+    run = tiny().run(batch((2, 3)), 1)
+    run.__dict__["kl"] = torch.full((2, 1), kl, dtype=torch.float64)
+    return run
+
+
+def test_the_multiplier_moves_by_the_relative_error_and_stays_within_its_bounds():
+    rate = Rate(target=8.0, speed=0.1)
+    run = with_kl(6.0)
+    assert torch.allclose(rate(run), run.log_px[0] - 6.0)  # the multiplier begins at 1
+    assert rate.log_m.item() == pytest.approx(0.1 * (6 / 8 - 1))
+    assert torch.allclose(rate(run), run.log_px[0] - 6 * math.exp(-0.025))
+    for _ in range(50):
+        rate(with_kl(20.0))
+    assert rate.log_m.item() == 0  # at least 8 nats: more is let be
+    exactly = Rate(target=8.0, speed=0.1, exactly=True)
+    exactly(with_kl(12.0))
+    assert exactly.log_m.item() == pytest.approx(0.05)
+    assert float(exactly.weight(0.5)) == pytest.approx(0.5 * math.exp(0.05))
+
+
+def test_a_held_rate_is_reached():
+    """max over k of 3 ln k - m k: without a multiplier the KL k goes to 3, held at 8 to 8."""
+    rate = Rate(target=8.0, speed=0.05, exactly=True)
+    log_k = torch.zeros((), requires_grad=True)
+    run = tiny().run(batch((2, 3)), 1)
+    optimizer = torch.optim.SGD([log_k], lr=0.02)
+    for _ in range(3000):
+        run.log_px = (3 * log_k).expand(1, 2)
+        run.__dict__["kl"] = log_k.exp().expand(2, 1)
+        optimizer.zero_grad()
+        (-rate(run).mean()).backward()
+        optimizer.step()
+    assert log_k.exp().item() == pytest.approx(8, rel=0.02)
+    assert float(rate.weight(1.0)) == pytest.approx(3 / 8, rel=0.02)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_fraternal_dropout_is_the_mean_square_between_the_logits(tied):
+    vae = tiny(writing={"dropout": 0.5}, head={"tied": tied}, objective={"fraternal": 0.3})
+    a, b = torch.randn(2, 7, 6, dtype=torch.float64)
+    words = (vae.head.logits(a) - vae.head.logits(b))[:, 2:]
+    assert torch.allclose(vae.head.apart(a, b), words.square().mean(1))
+    run = vae.train().run(batch(), 2)
+    assert (run.apart > 0).all()
+    difference = Elbo(free_bits=0)(run) - Elbo(free_bits=0, fraternal=0.3)(run)
+    assert torch.allclose(difference, 0.3 * run.apart.mean(0))
+    assert vae.eval().run(batch()).apart is None
+
+
+@pytest.mark.parametrize("delta", [0.5, 5.0, 40.0])
+def test_the_committed_rate_is_never_undercut_and_can_be_reached(delta):
+    vae = tiny(latent=4, posterior={"delta": delta})
+    h = torch.randn(500, 6, dtype=torch.float64) * 5
+    q, p = vae.posterior(h), vae.prior()
+    assert (kl_divergence(q, p) >= delta - 1e-9).all()
+    with torch.no_grad():
+        vae.posterior.project.weight.zero_()
+        vae.posterior.project.bias.copy_(torch.tensor([0.0] * 4 + [40.0] * 4))
+    assert kl_divergence(vae.posterior(h), p)[0].item() == pytest.approx(delta, rel=1e-6)
+    with pytest.raises(UserError, match="delta"):
+        tiny(posterior={"delta": -1.0})
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "full", "planar"])
+def test_refinement_raises_the_bound_and_changes_inference_everywhere(posterior):
+    plain = tiny(posterior={"kind": posterior})
+    refined = tiny(posterior={"kind": posterior}, refine={"steps": 8, "rate": 0.05})
+    held = lines(12)
+    bounds = [
+        sum((s.log_px - s.kl.sum(1)).mean().item() for s in (survey(v, held, k) for k in range(20)))
+        for v in (plain, refined)
+    ]
+    assert bounds[1] > bounds[0] + 1
+    assert not torch.allclose(plain.infer(batch()).mean, refined.infer(batch()).mean)
+    log_p, error = importance_weighted(refined, held, 400)
+    other, more = importance_weighted(plain, held, 400)
+    assert abs(log_p - other).mean() < 5 * (error + more).mean() + 0.02  # the same p(x), that is
+
+
+def test_the_encoder_s_gradient_passes_straight_through_the_refinement():
+    vae = tiny(refine={"steps": 2, "rate": 0.1})
+    torch.manual_seed(4)
+    vae.read(batch()).sum().backward()
+    found = {n: p.grad.clone() for n, p in vae.encoder.named_parameters()}
+    vae.zero_grad()
+    vae.refinement = None
+    vae.read(batch()).sum().backward()
+    for name, parameter in vae.encoder.named_parameters():
+        assert torch.allclose(found[name], parameter.grad), name
+    assert all(p.grad is None for n, p in vae.named_parameters() if not n.startswith("encoder."))
+    with pytest.raises(UserError, match="refine"):
+        tiny(refine={"steps": 3, "rate": 0.0})
+
+
+def one_dimension(mean, scale, samples):
+    """The pass of p(z) = N(0, 1), p(x|z) = N(z, 1) at x = 1, where p(x) = N(1; 0, 2)."""
+    q = Independent(Normal(mean, scale, validate_args=False), 1)
+    p = Independent(Normal(torch.zeros(1), 1.0), 1)
+    z = q.rsample((samples,))
+    log_px = Normal(z[..., 0], 1.0).log_prob(torch.tensor(1.0))
+    return Pass(torch.zeros(len(mean), 1), q, p, z, q.log_prob(z), p.log_prob(z), log_px)
+
+
+def test_at_the_exact_posterior_the_doubly_reparameterised_gradient_has_no_noise():
+    slope = {}
+    for kind in (Iwae(), plain_iwae):
+        torch.manual_seed(0)
+        mean = torch.full((50, 1), 0.5, requires_grad=True)
+        scale = torch.full((50, 1), math.sqrt(0.5), requires_grad=True)
+        kind(one_dimension(mean, scale, 5)).sum().backward()
+        slope[kind] = torch.cat([mean.grad, scale.grad])
+    ours, plain = slope.values()
+    assert ours.abs().max() < 1e-5
+    assert plain.std() > 0.1
+
+
+def tight(scale, samples, count=4000):
+    """Mean importance-weighted bound and its standard error."""
+    torch.manual_seed(0)
+    found = Iwae()(one_dimension(torch.full((count, 1), 0.5), torch.tensor(scale), samples))
+    return found.mean().item(), (found.std() / math.sqrt(count)).item()
+
+
+def test_iwae_is_tighter_with_every_sample_and_never_above_the_truth():
+    exact = Normal(0.0, math.sqrt(2)).log_prob(torch.tensor(1.0)).item()
+    found = [tight(1.2, k) for k in (1, 4, 16, 256)]
+    for (low, error), (high, more) in zip(found, found[1:], strict=False):
+        assert high - low > 3 * math.hypot(error, more)
+    assert abs(found[-1][0] - exact) < 3 * found[-1][1] + 0.005
+    assert tight(math.sqrt(0.5), 1)[0] == pytest.approx(exact, abs=1e-5)  # the exact posterior
