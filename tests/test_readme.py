@@ -48,7 +48,7 @@ def test_the_tree_in_the_readme_is_the_tree(name):
 def test_commands_in_the_readme_exist(name):
     text = (ROOT / name).read_text("utf-8")
     known = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
-    used = set(re.findall(r"^(?:.*\| )?midsentence (\w+)", text, re.M))
+    used = set(re.findall(r"^(?:.*\| )?midsentence ([\w-]+)", text, re.M))
     assert used
     assert used <= known
     for override in re.findall(r"--set (\S+=\S+)", text):

@@ -13,6 +13,9 @@ from . import config as configuration
 from . import latent
 from .config import Config
 from .errors import UserError
+from .fitted import FittedPrior
+from .fitted import read as read_prior
+from .fitted import write as write_prior
 from .generate import Decoding, generate, prior_sample
 from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
 from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
@@ -129,15 +132,29 @@ class TextVAE:
     """A trained latent space of sentences: strings in, strings out.
 
     The model is `vae` (a `torch.nn.Module`), its words are `tokenizer`, its settings `config`.
+    With a `fitted` prior that one is `vae.prior`, in place of the prior trained with the model.
     Methods that write text take the keywords of `generate.Decoding`.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, vae: VAE):
+    def __init__(
+        self, config: Config, tokenizer: Tokenizer, vae: VAE, fitted: FittedPrior | None = None
+    ):
         self.config, self.tokenizer, self.vae = config, tokenizer, vae.eval()
+        self.fitted, self._trained_prior = fitted, vae.prior
+        if fitted is not None:
+            vae.prior = fitted.part
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | None = None) -> "TextVAE":
-        """Open a model folder; every file is checked against its SHA-256. Raises UserError."""
+    def from_pretrained(
+        cls, folder: str | Path, device: str | None = None, *, prior: str = "fitted"
+    ) -> "TextVAE":
+        """Open a model folder; every file is checked against its SHA-256. Raises UserError.
+
+        prior: ``fitted`` takes the one of `midsentence fit-prior` if there is one, ``own`` the one
+        the model was trained with.
+        """
+        if prior not in ("fitted", "own"):
+            raise UserError(f"prior {prior!r} is not one of fitted, own")
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; `midsentence train` makes one")
@@ -146,11 +163,24 @@ class TextVAE:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         vae = assemble(config, tokenizer.vocab_size)
         load_weights(vae, load_tensors(folder / "model.safetensors"), folder)
-        return cls(config, tokenizer, vae.to(pick_device(device or "auto")))
+        vae = vae.to(pick_device(device or "auto"))
+        fitted = read_prior(folder, vae.latent) if prior == "fitted" else None
+        if fitted is not None:
+            fitted.part.to(vae.device)
+        return cls(config, tokenizer, vae, fitted)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.toml, tokenizer.json, model.safetensors and manifest.json."""
-        save(Path(folder), self.config, self.tokenizer, self.vae)
+        """Write config.toml, tokenizer.json, model.safetensors and manifest.json.
+
+        And the fitted prior, if one is in use, as the folder ``prior``.
+        """
+        used, self.vae.prior = self.vae.prior, self._trained_prior
+        try:
+            save(Path(folder), self.config, self.tokenizer, self.vae)
+        finally:
+            self.vae.prior = used
+        if self.fitted is not None:
+            write_prior(Path(folder), self.fitted, replace=True)
 
     @property
     def latent(self) -> int:

@@ -1,7 +1,6 @@
 """What the commands share: their options, how words are chosen, and speaking to stdout."""
 
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from .errors import UserError
+from .plain_json import dumps
 
 if TYPE_CHECKING:
     from .bundle import TextVAE
@@ -23,6 +23,9 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
 Label = Annotated[str | None, typer.Option(help="The label of the sentences, if it knows labels.")]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+OwnPrior = Annotated[
+    bool, typer.Option("--own-prior", help="The trained prior, not one of `fit-prior`.")
+]
 Samples = Annotated[int, typer.Option(min=1, help="Importance samples a sentence.")]
 
 
@@ -67,10 +70,21 @@ def writing(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def open_model(run: Path) -> "TextVAE":
+def open_model(run: Path, own_prior: bool = True) -> "TextVAE":
+    """A run's model; what has no use for a fitted prior doesn't look for one."""
     from .bundle import TextVAE
 
-    return TextVAE.from_pretrained(run)
+    return TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
+
+
+def warn_unavailable(model: "TextVAE") -> None:
+    """Say, on stderr, why there are figures missing under a prior without a likelihood."""
+    if model.fitted is not None and model.fitted.kind == "diffusion":
+        print(
+            "the diffusion prior can be sampled but has no likelihood: what needs one is "
+            "unavailable; --own-prior measures under the trained prior",
+            file=sys.stderr,
+        )
 
 
 def chunks(source: str, size: int = 256) -> Iterator[list[str]]:
@@ -96,4 +110,4 @@ def hang_up() -> NoReturn:
 
 
 def say_json(**content: Any) -> None:
-    say(json.dumps(content, ensure_ascii=False))
+    say(dumps(content, ensure_ascii=False))

@@ -9,6 +9,7 @@ from .cli_options import (
     Input,
     Jsonl,
     Label,
+    OwnPrior,
     Run,
     Samples,
     Seed,
@@ -16,6 +17,7 @@ from .cli_options import (
     open_model,
     say,
     say_json,
+    warn_unavailable,
     writing,
 )
 from .errors import UserError
@@ -28,15 +30,16 @@ def sample(
     label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
+    own_prior: OwnPrior = False,
     *,
     how: dict[str, Any],
 ) -> None:
-    """New sentences: z from the prior, then words drawn from the model.
+    """New sentences: z from the prior (the fitted one, if any), then words drawn from the model.
 
     Without options the draw is the model's own distribution. For safer text: --temperature 0.7 or
     --top-p 0.9; for one typical sentence a latent: --greedy or --beam 5.
     """
-    for line in open_model(run).sample(n, label=label, seed=seed, **how):
+    for line in open_model(run, own_prior).sample(n, label=label, seed=seed, **how):
         say_json(text=line) if jsonl else say(line)
 
 
@@ -134,11 +137,13 @@ def score(
     label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
+    own_prior: OwnPrior = False,
 ) -> None:
     """log p(x) of each line in nats with its standard error, KL, tokens and bytes."""
     from dataclasses import asdict
 
-    model = open_model(run)
+    model = open_model(run, own_prior)
+    warn_unavailable(model)
     if not jsonl:
         say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
     for lines in chunks(source, 64):

@@ -18,6 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from .errors import UserError
 
+AFTERWARDS = {
+    ("prior", "diffusion"): "fit it after training: midsentence fit-prior RUN --kind diffusion"
+}
+"""Parts of a finished model that training has no use for, and what to do instead."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -187,6 +192,19 @@ def build(table: Mapping[str, Callable[..., Any]], settings: Mapping[str, Any], 
     return table[settings["kind"]](*first, **{k: v for k, v in settings.items() if k != "kind"})
 
 
+def part(
+    role: str,
+    table: Mapping[str, Callable[..., Any]],
+    value: Mapping[str, Any],
+    overrides: list[str],
+) -> dict[str, Any]:
+    """One part's settings with ``a=b`` strings laid over, whole. Raises UserError."""
+    tree = dict(value)
+    for text in overrides:
+        _merge(tree, _override(text))
+    return _part(role, tree, table)
+
+
 @cache
 def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
     """Role -> its table of parts. Imported late: torch is slow to load."""
@@ -211,6 +229,8 @@ def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
 
 def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(value.get("kind"))
+    if kind not in table and (role, kind) in AFTERWARDS:
+        raise UserError(f"{role} {kind!r} cannot be trained with a model: {AFTERWARDS[role, kind]}")
     if kind not in table:
         raise UserError(f"there is no {role} {kind!r}.{_nearest(kind, list(table))}")
     maker = table[kind]

@@ -1,8 +1,10 @@
 """What people see while they wait, and tables. Everything here goes to stderr but `table`."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -107,6 +109,23 @@ def table(columns: dict[str, dict[str, float]]) -> None:
         grid.add_row(label, *(number(c.get(key), form) for c in columns.values()))
     # A pipe has no width: without one, rich would fold long names.
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
+
+
+def fitted(folder: Path, found: dict[str, Any]) -> None:
+    """What a fitted prior gained, on stdout."""
+
+    def both(key: str, form: str) -> str:
+        return f"{number(found[f'{key}_own'], form)} -> {number(found[key], form)}"
+
+    told = "unavailable: a diffusion can be sampled, but has no likelihood"
+    if math.isfinite(found["improvement"]):
+        gained = f"{found['improvement']:+.2f} ± {number(found['improvement_stderr'])}"
+        told = f"{both('log_pz', '.2f')} nats a sentence: {gained} for the bound"
+    print(f"{found['kind']} prior, fitted to {found['sentences']:,} sentences: {folder}")
+    print(f"log p(z) of {found['held_out']:,} held-out sentences: {told}")
+    print(f"energy distance of samples from them: {both('distance', '.4f')}")
+    if found["improvement"] < 0:
+        err.print("the trained prior is the better one: use --own-prior, or remove the folder")
 
 
 COMPARED = ("nll", "nll_stderr", "ppl", "bits_per_byte", "elbo", "reconstruction", "kl", "mi",

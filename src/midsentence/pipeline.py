@@ -1,6 +1,7 @@
 """From a text file to a trained model and its report: what `midsentence train` does, in Python."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .errors import UserError
 from .learning import checkpoint, trainer
 from .learning.trainer import Listener
 from .measuring.likelihood import Sentences, evaluate, survey
+from .plain_json import dumps
 from .report import Report
 from .text.corpus import Corpus, prepare
 from .text.readers import PARTS, read
@@ -51,7 +53,7 @@ def train(
     at = trainer.train(config, data, out, resume=resume, listener=listener)
     if at.ended == "interrupted":
         return None
-    model = TextVAE.from_pretrained(out, config.training.device)
+    model = TextVAE.from_pretrained(out, config.training.device, prior="own")
     quick = pick(data.test if len(data.test) else data.valid, QUICK_SENTENCES, config.seed)
     keep_evaluation(out, "quick", evaluate_store(model, quick, QUICK_SAMPLES))
     write_report(out)
@@ -219,20 +221,32 @@ def evaluate_file(
 
 def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:
     """Put a table into ``evaluation.json`` of the run, for `compare` and the report."""
-    tables = evaluations(run) | {name: table}
-    checkpoint.write_whole(
-        run / "evaluation.json", lambda p: p.write_text(json.dumps(tables, indent=1))
-    )
+    write_evaluations(run, evaluations(run) | {name: table})
+
+
+def write_evaluations(run: Path, tables: dict[str, dict[str, float]]) -> None:
+    path = run / "evaluation.json"
+    checkpoint.write_whole(path, lambda p: p.write_text(dumps(tables, indent=1)))
 
 
 def evaluations(run: Path) -> dict[str, dict[str, float]]:
+    """The tables of a run; what is unavailable is nan, as when it was measured."""
     path = run / "evaluation.json"
-    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+    held = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return {
+        name: {key: math.nan if value is None else value for key, value in table.items()}
+        for name, table in held.items()
+    }
+
+
+def under(model: TextVAE, part: str) -> str:
+    """What a table of `part` is called: one under a fitted prior never replaces the model's own."""
+    return part if model.fitted is None else f"{part}, {model.fitted.kind} prior"
 
 
 def write_report(run: Path) -> Path:
-    """Draw ``report.html`` of a finished run afresh. Raises UserError."""
-    model = TextVAE.from_pretrained(run)
+    """Draw ``report.html`` of a finished run afresh, under its own prior. Raises UserError."""
+    model = TextVAE.from_pretrained(run, prior="own")
     data = Corpus.open(run / "corpus")
     path = run / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -172,9 +172,12 @@ class Report:
     def headline(self) -> tuple[str, dict[str, float]]:
         """The figures to judge by, and where from: validation, under the best table's.
 
-        The test set if there is one, else the split of the most sentences.
+        The test set if there is one, else the split of the most sentences; not a table under a
+        fitted prior, as long as there is one of the model's own.
         """
-        by_size = lambda name: (name == "test", self.table[name].get("sentences", 0))  # noqa: E731
+        by_size = lambda name: (  # noqa: E731
+            name == "test", not name.endswith(" prior"), self.table[name].get("sentences", 0)
+        )  # fmt: skip
         name = max(self.table, key=by_size, default="")
         last = self.valid[-1] if self.valid else {}
         found = {k: v for k, v in last.items() if isinstance(v, (int, float))}

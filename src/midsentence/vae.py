@@ -69,6 +69,15 @@ def draw(q: Distribution, samples: int) -> tuple[Float[Tensor, "K B D"], Float[T
     return z, q.log_prob(z)
 
 
+def density(p: Distribution, z: Float[Tensor, "*K D"]) -> Float[Tensor, "*K"]:
+    """log p(z) in nats; nan under a prior that can only be sampled (`parts.diffusion`)."""
+    try:
+        found: Tensor = p.log_prob(z)
+    except NotImplementedError:
+        return z.new_full(z.shape[:-1], torch.nan)
+    return found
+
+
 class VAE(nn.Module):
     """A text variational autoencoder: a choice of parts, never a class per paper.
 
@@ -179,7 +188,7 @@ class VAE(nn.Module):
             other = self._hidden(batch, z)
             log_px = (log_px + self._scored(batch, other, samples)) / 2
             apart = self._summed(batch, self.head.apart(hidden, other), samples)
-        return Pass(h, q, p, z, log_qz, p.log_prob(z), log_px, bow, apart)
+        return Pass(h, q, p, z, log_qz, density(p, z), log_px, bow, apart)
 
     def forward(
         self, batch: Batch, samples: int, objective: Callable[[Pass], Tensor]

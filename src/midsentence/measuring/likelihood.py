@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Independent
 
+from ..parts.diffusion import Denoised
 from ..text.batches import Batch, Budget, by_length, collate
 from ..vae import VAE, draw
 
@@ -164,8 +165,13 @@ def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
         "mi": mutual_information(vae, found, most),
         "mi_cap": math.log(most),
         "active_units": active_units(found.mean),
-        "ppl_bound": math.exp(min(700.0, (kl - log_px) * len(sentences) / words)),
+        "ppl_bound": perplexity((kl - log_px) * len(sentences) / words),
     }
+
+
+def perplexity(nats: float) -> float:
+    """exp of nats a token, short of overflow; nan stays nan."""
+    return math.nan if math.isnan(nats) else math.exp(min(700.0, nats))
 
 
 def importance_weighted(
@@ -182,10 +188,12 @@ def importance_weighted(
     log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a lower bound in expectation that rises to
     log p(x) with K (Burda et al. 2016, eq. 8). The error is the delta method's,
     sqrt((mean(r^2) - 1) / K) with r the weights over their mean. `progress` is told how many more
-    sentences are done.
+    sentences are done. Both are nan, and nothing is computed, under a prior without a density.
     """
-    log_p = np.zeros(len(sentences))
-    error = np.zeros(len(sentences))
+    log_p = np.full(len(sentences), math.nan)
+    error = np.full(len(sentences), math.nan)
+    if isinstance(vae.prior(), Denoised):
+        return log_p, error
     with measuring(vae, seed):
         for number, (rows, batch) in enumerate(groups(vae, sentences)):
             torch.manual_seed(seed * 1_000_003 + number)
@@ -216,11 +224,14 @@ def evaluate(
 
     sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
     over sentences; `estimator_stderr` is the part of it that more samples would remove. `ppl` is
-    over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a sentence.
+    over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a sentence. Under
+    a prior without a density (`parts.diffusion`) all that needs log p(z) is nan, and `samples` 0.
     """
     found = survey(vae, sentences, seed)
     if vae.latent == 0:
         samples = 1  # without a latent the likelihood is exact
+    if isinstance(vae.prior(), Denoised):
+        samples = 0
     log_p, error = importance_weighted(
         vae, sentences, samples, seed=seed, positions=positions, progress=progress
     )
@@ -241,7 +252,7 @@ def evaluate(
         "elbo": log_px - kl,
         "reconstruction": -log_px,
         "kl": kl,
-        "ppl": math.exp(min(700.0, nll * count / tokens)),
+        "ppl": perplexity(nll * count / tokens),
         "bits_per_byte": float(nll * count / math.log(2) / held) if held else math.nan,
         "mi": mi,
         "mi_cap": math.log(count),
