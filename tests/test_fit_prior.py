@@ -3,6 +3,7 @@
 import json
 import math
 import tomllib
+from inspect import signature
 
 import pytest
 import torch
@@ -10,9 +11,8 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from typer.testing import CliRunner
 
-from midsentence import config, fitted
+from midsentence import cli, config, fitted
 from midsentence.bundle import TextVAE, save
-from midsentence.cli import app
 from midsentence.errors import UserError
 from midsentence.fitted import FittedPrior
 from midsentence.learning import fitting
@@ -27,7 +27,7 @@ from tiny import language_model, lines, tiny
 
 QUICK = {
     "mog": ["components=8"],
-    "flow": ["flow=nsf", "layers=2", "width=32"],
+    "flow": ["flow=maf", "layers=3"],
     "diffusion": ["width=64", "blocks=2", "steps=20"],
 }
 
@@ -49,7 +49,7 @@ def known(count, seed):
 def made():
     """A prior of every kind, fitted to draws of `two_modes`."""
     points, held = known(20_000, 1), known(4000, 2)
-    budget = {"mog": 300, "flow": 600, "diffusion": 1000}
+    budget = {"mog": 300, "flow": 600, "diffusion": 600}
     return {
         kind: fitting.fit(settings_of(kind, QUICK[kind]), points, held, steps=budget[kind])
         for kind in KINDS
@@ -57,7 +57,7 @@ def made():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "excess"), [("mog", 0.01), ("flow", 0.1)])
+@pytest.mark.parametrize(("kind", "excess"), [("mog", 0.01), ("flow", 0.2)])
 def test_held_out_density_approaches_the_entropy(made, kind, excess):
     """E[log p_true - log p_fitted] on fresh draws is a KL: never below 0, here hardly above it."""
     fresh = known(20_000, 3)
@@ -65,7 +65,7 @@ def test_held_out_density_approaches_the_entropy(made, kind, excess):
     error = float(lost.std()) / math.sqrt(len(lost))
     assert -4 * error < lost.mean() < excess
     gaussian = Independent(Normal(fresh.mean(0), fresh.std(0)), 1)
-    assert (two_modes().log_prob(fresh) - gaussian.log_prob(fresh)).mean() > 10 * excess
+    assert (two_modes().log_prob(fresh) - gaussian.log_prob(fresh)).mean() > 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,8 +78,10 @@ def test_samples_are_where_the_points_are(made, kind):
     share = near.double().mean()
     assert share == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / count) + 0.02)
     for one, centre, scale in ((near, [3.0, 1.0], [0.3, 1.0]), (~near, [-1.0, 6.0], [0.5, 0.2])):
-        assert torch.allclose(drawn[one].mean(0), torch.tensor(centre), atol=0.15)
-        assert torch.allclose(drawn[one].std(0), torch.tensor(scale), rtol=0.25)
+        # By quartiles: a flow, which is continuous, leaves a thin thread between two modes.
+        low, middle, high = drawn[one].quantile(torch.tensor([0.25, 0.5, 0.75]), 0)
+        assert torch.allclose(middle, torch.tensor(centre), atol=0.3)
+        assert torch.allclose((high - low) / 1.349, torch.tensor(scale), rtol=0.25)
     normal = torch.randn(count, 2) * truth.std(0) + truth.mean(0)
     distance = [fitting.energy_distance(x[:2000], truth[:2000]) for x in (drawn, normal)]
     assert distance[0] < 0.02 < 0.1 < distance[1]
@@ -106,10 +108,11 @@ def test_the_sampler_solves_the_flow_of_a_gaussian():
 
     errors = []
     for steps in (10, 20, 40):
+        prior = Known(1, nn.Identity(), width=1, blocks=1, steps=steps)
         torch.manual_seed(7)
         noise = torch.randn(100, 1)
         torch.manual_seed(7)
-        drawn = Known(1, nn.Identity(), width=1, blocks=1, steps=steps)().sample((100,))
+        drawn = prior().sample((100,))
         errors.append(float((drawn - s * noise).abs().max()))
     assert errors[2] < 0.002
     assert errors[1] < errors[0] / 3  # of the second order
@@ -129,6 +132,15 @@ def test_a_diffusion_says_that_it_has_no_density():
     assert isinstance(law, Denoised)
     with pytest.raises(NotImplementedError, match="no log p"):
         law.log_prob(torch.zeros(2))
+
+
+def test_the_mixture_is_fitted_by_its_own_density():
+    prior = build(settings_of("mog", ["components=5"]), 3)
+    nn.init.normal_(prior.log_scales, std=0.5)
+    nn.init.normal_(prior.logits)
+    points = torch.randn(50, 3) * 2
+    loss = KINDS["mog"].loss(prior, points)
+    assert torch.allclose(loss, -prior().log_prob(points), rtol=1e-4)
 
 
 def test_energy_distance_of_two_points_each_by_hand():
@@ -155,10 +167,10 @@ def test_fitting_keeps_the_best_and_stops_where_nothing_gets_better():
     prior = fitting.fit(
         settings_of("mog", ["components=8"]), points, held, steps=400, progress=told.append
     )
+    over = fitting.fit(settings_of("mog", ["components=8"]), points, points, steps=400)
     with torch.no_grad():
         best = prior().log_prob(held).mean()
-        over = fitting.fit(settings_of("mog", ["components=8"]), points, points, steps=400)
-        assert over().log_prob(held).mean() < best - 1
+        assert over().log_prob(held).mean() < best - 0.1
     assert sum(told) == 400
     assert max(told) > 1  # what was left of the budget when it ended
 
@@ -230,7 +242,8 @@ def home(tmp_path_factory):
     """A folder with a corpus, text.txt, and a run made of it."""
     folder = tmp_path_factory.mktemp("fitting")
     (folder / "text.txt").write_text("\n".join(LINES) + "\n")
-    done = call(f"train text.txt --out run --max-steps 30 {SMALL}", cwd=folder)
+    more = "--max-steps 30 --set corpus.valid_fraction=0.3"
+    done = call(f"train text.txt --out run {more} {SMALL}", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     return folder
 
@@ -373,6 +386,7 @@ def test_python_and_the_command_agree(home):
 
 
 def test_help_has_examples():
-    text = CliRunner().invoke(app, ["fit-prior", "--help"]).stdout
+    assert signature(cli.fit_prior).parameters["steps"].default == fitting.STEPS
+    text = CliRunner().invoke(cli.app, ["fit-prior", "--help"]).stdout
     assert "--kind mog" in text
     assert "--own-prior" in text

@@ -145,7 +145,7 @@ def fit_prior(
     kind: Annotated[str, typer.Option(help="mog, flow or diffusion.")] = "mog",
     set_: Annotated[list[str], typer.Option("--set", help="A setting of the prior, a=b.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="The same seed gives the same prior.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 3000,
     force: Annotated[bool, typer.Option("--force", help="Replace a fitted prior.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -157,7 +157,7 @@ def fit_prior(
 
       midsentence fit-prior runs/poems --kind mog --set components=100
 
-      midsentence fit-prior runs/poems --kind flow --set flow=nsf --force
+      midsentence fit-prior runs/poems --kind flow --set flow=maf --force
 
       midsentence fit-prior runs/poems --kind diffusion       samples well, has no likelihood
 

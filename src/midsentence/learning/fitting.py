@@ -25,7 +25,7 @@ from ..vae import VAE, density, draw
 from .kinds import KINDS, Kind, build
 from .optimizers import AdamW, clipped_step
 
-STEPS, BATCH, CLIP = 2000, 512, 5.0
+STEPS, BATCH, CLIP = 3000, 512, 5.0
 LOOKS, PATIENCE = 40, 12
 """Validations in the whole budget, and how many without a better one end it early."""
 
@@ -109,20 +109,21 @@ def fit(
 ) -> nn.Module:
     """The law of `points`, the best on `held` of at most `steps` steps. A seed fixes it.
 
-    By maximum likelihood, or for a diffusion by its denoising loss. `progress` is told how many
-    more steps are done.
+    By maximum likelihood, or for a diffusion by its denoising loss; in fp32. `progress` is told how
+    many more steps are done.
     """
-    kind = KINDS[settings["kind"]]
+    kind, precision = KINDS[settings["kind"]], points.dtype
+    points, held = points.float(), held.float()
     loc, scale = points.mean(0), points.std(0).clamp_min(1e-8)
     standard, checked = (points - loc) / scale, (held - loc) / scale
     with seeded(seed, points.device):
-        prior = build(settings, points.shape[1]).to(points)
+        prior = build(settings, points.shape[1]).to(points.device)
         with torch.no_grad():
             kind.begin(prior, standard)
         _descend(prior, kind, standard, checked, steps, seed, progress)
         with torch.no_grad():
             kind.stretch(prior, loc, scale)
-    return prior.eval()
+    return prior.to(precision).eval()
 
 
 def _descend(

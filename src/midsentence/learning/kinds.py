@@ -37,6 +37,16 @@ def nll(prior: nn.Module, points: Tensor) -> Tensor:
     return found
 
 
+def mixture_nll(prior: Mixture, points: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
+    """`nll` of a mixture with the squares multiplied out: two products of matrices, where the
+    distribution itself makes an N x C x D array. Good to some 1e-3 nats: enough for a gradient."""
+    precision = (-2 * prior.log_scales).exp()
+    squares = points.square() @ precision.T - 2 * points @ (prior.means * precision).T
+    constant = (prior.means.square() * precision + 2 * prior.log_scales).sum(1)
+    parts = prior.logits.log_softmax(0) - 0.5 * (squares + constant)
+    return 0.5 * points.shape[1] * math.log(2 * math.pi) - parts.logsumexp(1)
+
+
 def cluster(prior: Mixture, points: Float[Tensor, "N D"]) -> None:
     """Components from k-means: shares, means and variances of its clusters."""
     points = points[torch.randperm(len(points), device=points.device)[:CLUSTERED]]
@@ -92,7 +102,7 @@ PARTS: dict[str, Callable[..., nn.Module]] = {
     "diffusion": Diffusion,
 }
 KINDS = {
-    "mog": Kind({"components": 64}, 1e-2, cluster, nll, stretch_mixture),
+    "mog": Kind({"components": 64}, 1e-2, cluster, mixture_nll, stretch_mixture),
     "flow": Kind({}, 2e-3, as_it_is, nll, stretch_flow),
     "diffusion": Kind({}, 2e-3, as_it_is, Diffusion.loss, stretch_diffusion),
 }
