@@ -5,6 +5,7 @@ import math
 import tomllib
 from inspect import signature
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -30,6 +31,9 @@ QUICK = {
     "flow": ["flow=maf", "layers=3"],
     "diffusion": ["width=64", "blocks=2", "steps=20"],
 }
+
+
+LABELS = {"labels": {"shares": {"good": 0.4, "bad": 0.3}, "size": 4}}
 
 
 def two_modes():
@@ -185,8 +189,12 @@ def hollow(**parts):
     return vae
 
 
-def test_the_bound_gains_what_held_out_latents_gain():
-    vae, train, held = hollow(), lines(400, seed=1), lines(300, seed=2)
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_bound_gains_what_held_out_latents_gain(labels):
+    """With labels the prior is fitted to u, and every label moves and stretches it to its z."""
+    vae, train, held = hollow(**LABELS if labels else {}), lines(400, seed=1), lines(300, seed=2)
+    if labels:
+        train.labels, held.labels = (np.arange(len(part)) % 3 - 1 for part in (train, held))
     before = evaluate(vae, held, held.sizes, 20)
     own = vae.prior
     prior, found = fitting.fit_prior(
@@ -203,6 +211,19 @@ def test_the_bound_gains_what_held_out_latents_gain():
     assert after["reconstruction"] == pytest.approx(before["reconstruction"])
     assert after["nll"] < before["nll"] - 2
     assert after["mi"] == pytest.approx(before["mi"])
+
+
+def test_a_diffusion_stays_without_likelihood_under_labels():
+    vae, held = hollow(**LABELS), lines(30)
+    held.labels = np.arange(30) % 3 - 1
+    mi = evaluate(vae, held, held.sizes, 3)["mi"]
+    vae.prior = build(settings_of("diffusion", QUICK["diffusion"]), 3).double()
+    table = evaluate(vae, held, held.sizes, 3)
+    assert math.isnan(table["nll"])
+    assert math.isnan(table["kl"])
+    assert math.isnan(table["ppl"])
+    assert table["mi"] == pytest.approx(mi)
+    assert vae.prior_of(torch.tensor([0, 1]), 2).sample((5,)).shape == (5, 2, 3)
 
 
 def test_latents_are_drawn_without_decoding():

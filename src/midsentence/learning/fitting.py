@@ -48,8 +48,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def latents(vae: VAE, batch: Batch, samples: int) -> Float[Tensor, "K B D"]:
-    """Draws from q(z|x): the variable whose law the prior is."""
-    return draw(vae.infer(batch), samples)[0]
+    """Draws of the variable whose law `vae.prior` is: z ~ q(z|x), or with labels the u that the
+    label takes to z."""
+    z = draw(vae.infer(batch), samples)[0]
+    return z if vae.labels is None else vae.labels.base(z, batch.labels)
 
 
 def posterior_draws(
@@ -164,8 +166,9 @@ def _look(prior: nn.Module, kind: Kind, held: Tensor, seed: int) -> float:
 def gain(own: nn.Module, fitted: nn.Module, held: Float[Tensor, "K N D"]) -> dict[str, float]:
     """Two priors on held-out latents, K of each of N sentences.
 
-    log_pz_own, log_pz: mean log-density in nats; improvement: the second less the first, which the
-    bound gains, with its standard error over sentences; nan where a prior has no density.
+    log_pz_own, log_pz: mean log-density in nats (with labels, of u); improvement: the second less
+    the first, which the bound gains, with its standard error over sentences; nan where a prior has
+    no density.
     distance_own, distance: energy distance between samples of the prior and the latents, which
     every prior has; 0 is none, up to chance.
     """

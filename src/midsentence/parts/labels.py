@@ -61,6 +61,13 @@ class Labels(nn.Module):
         vectors = self.vectors(self.rows(labels, x.shape[-2])).to(x.dtype)
         return torch.cat([x, vectors.expand(*x.shape[:-1], -1)], -1)
 
+    def base(
+        self, z: Float[Tensor, "*K N D"], labels: Int[Tensor, "N"] | None
+    ) -> Float[Tensor, "*K N D"]:
+        """The u of z = loc_y + scale_y * u: what the base prior is the law of."""
+        rows = self.rows(labels, z.shape[-2])
+        return (z - self.loc[rows]) / self.log_scale[rows].exp()
+
     def prior(
         self, base: Distribution, labels: Int[Tensor, "N"] | None, count: int
     ) -> Distribution:
