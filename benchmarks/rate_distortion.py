@@ -75,7 +75,7 @@ def frame(x: Axis, y: Axis) -> Iterator[str]:
     last = -math.inf
     for rate in held:
         at = x(root(rate))
-        if at - last >= 26:
+        if at - last >= 20:
             last = at
             yield f'<text x="{at}" y="{BOTTOM + 17}" text-anchor="middle">{rate:g}</text>'
     for at, label in y.ticks:
@@ -122,11 +122,12 @@ def dots(points: Sequence[Point], x: Axis, y: Axis) -> Iterator[str]:
         # A name that had to move away is tied to its point.
         c, d = min(max(a, box.left), box.right), (box.top + box.bottom) / 2
         if math.hypot(c - a, d - b) > 14:
-            yield f'<path d="M{a:g} {b:g}L{c:g} {d:g}" stroke="#bbb" stroke-width="0.7"/>'
+            yield f'<path d="M{a:g} {b:g}L{c:g} {d:g}" stroke="#aaa" stroke-width="0.7"/>'
     for point, (a, b), box in zip(points, places, boxes, strict=True):
         yield circle(a, b, 4, "#2563a8")
         yield (
-            f'<text x="{box.left:.1f}" y="{box.bottom - 3:.1f}" font-size="11">'
+            f'<text x="{box.left:.1f}" y="{box.bottom - 3:.1f}" font-size="11" stroke="#fff" '
+            'stroke-width="3" stroke-linejoin="round" paint-order="stroke">'
             f"{escape(point.label)}</text>"
         )
 

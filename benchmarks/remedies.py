@@ -214,8 +214,8 @@ def write(held: dict[str, Any], failed: dict[str, str], asked: argparse.Namespac
 
 def shown_command(asked: argparse.Namespace) -> str:
     """The command again, without the folders of this machine."""
-    files = {str(p): Path(p).name for p in (asked.train, asked.valid, asked.test)}
-    words = [files.get(word, word) for word in sys.argv[1:]]
+    files = (asked.train, asked.valid, asked.test)
+    words = [Path(w).name if w in files or w.startswith("/") else w for w in sys.argv[1:]]
     return " ".join(["python benchmarks/remedies.py", *words])
 
 
