@@ -201,6 +201,40 @@ def compare(
 
 
 @app.command()
+def doctor(
+    run: Run,
+    sentences: Annotated[
+        int, typer.Option(min=2, help="Validation and training sentences at most, each.")
+    ] = 1000,
+    seed: Seed = 0,
+    own_prior: OwnPrior = False,
+    as_json: Json = False,
+) -> None:
+    """What is wrong with the latent space, why, and a command that tries to mend it.
+
+    [bold]Examples[/bold]
+
+      midsentence doctor runs/poems
+
+      midsentence doctor runs/poems --sentences 5000          slower, with less noise
+
+      midsentence doctor runs/poems --json | jq .verdict
+
+    The verdict is healthy, collapsing, collapsed, over-fitted latent, prior hole, or first words
+    only. Figures are nats per sentence, on validation sentences.
+    """
+    from . import checkup, console
+
+    found, diagnosis, commands = checkup.doctor(
+        run, sentences=sentences, seed=seed, own_prior=own_prior
+    )
+    if as_json:
+        say(dumps({**vars(diagnosis), "commands": commands, "figures": vars(found)}))
+    else:
+        console.examination(found, diagnosis, commands)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Draw report.html of a run afresh."""
     from .pipeline import write_report

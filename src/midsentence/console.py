@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .measuring.diagnosis import Diagnosis, Examination
 from .report import FIGURES, number
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -126,6 +127,57 @@ def fitted(folder: Path, found: dict[str, Any]) -> None:
     print(f"energy distance of samples from them: {both('distance', '.4f')}")
     if found["improvement"] < 0:
         err.print("the trained prior is the better one: use --own-prior, or remove the folder")
+
+
+def examination(e: Examination, diagnosis: Diagnosis, commands: list[str]) -> None:
+    """What the doctor says, on stdout: verdict, reasons, figures, and what to paste."""
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(f"[bold]{diagnosis.verdict}[/bold]")
+    for reason in diagnosis.reasons:
+        out.print(f"  {reason}", markup=False)
+    if e.tokens == e.tokens:  # a language model has no figures
+        out.print()
+        for name, value, meaning in examined(e):
+            out.print(f"{name:22}{value:>18}  {meaning}", markup=False)
+    if commands:
+        out.print("\nto try" + (", either of" * (len(commands) > 1)))
+    for command in commands:
+        out.print(f"  {command}", markup=False)
+
+
+def examined(e: Examination) -> list[tuple[str, str, str]]:
+    """(name, figure, what it means) of an examination, nats per sentence."""
+    units = " / ".join(f"{count}" for count in e.active_units.values())
+    ranked = sorted(e.kl_per_dimension, reverse=True)
+    several = " ".join(number(v) for v in ranked[:4]) + " .." * (len(ranked) > 4)
+    own, whole = (sum(v) / e.latent for v in (e.posterior_variance, e.aggregate_variance))
+    rows = [
+        ("bound", f"{number(e.elbo)} ± {number(e.elbo_stderr)}",
+         f"ELBO on {e.sentences:,} validation sentences"),
+        ("on training", number(e.train_elbo), f"the same on {e.train_sentences:,} training ones"),
+        ("KL", number(e.kl), "what z is charged; the sum of the next two"),
+        ("mutual information", number(e.mi),
+         f"what z tells about its sentence; at most {number(e.mi_cap)} can be measured"),
+        ("marginal KL", number(e.marginal_kl),
+         f"prior to average posterior; at least {number(e.moments_kl)} by its moments"),
+        ("prior outside", number(e.outside, ".0%"),
+         "prior samples where hardly any sentence lies (5% if none is missing)"),
+        ("active units", units, f"of {e.latent}, at " + " / ".join(map(str, e.active_units))),
+        ("KL per dimension", several, "largest first"),
+        ("variance", f"{number(own)} / {number(whole)}",
+         "of a posterior / of their aggregate, mean over dimensions"),
+        ("z exchanged", f"{number(e.shuffled_gap)} ± {number(e.shuffled_gap_stderr)}",
+         "what the decoder loses with the z of another sentence"),
+        ("on training", number(e.train_shuffled_gap), "the same on training sentences"),
+        ("z from the prior", f"{number(e.prior_gap)} ± {number(e.prior_gap_stderr)}",
+         "what it loses with a z drawn blindly"),
+        ("first words", number(e.first_share, ".0%"),
+         f"of that loss on the first {e.first_tokens} tokens; an even share is "
+         f"{number(e.first_even, '.0%')}"),
+        ("gradient norms", f"{e.encoder_gradient:.3g} / {e.decoder_gradient:.3g}",
+         "of encoder / of decoder"),
+    ]  # fmt: skip
+    return [row for row in rows if row[1].strip(" –")]
 
 
 COMPARED = ("nll", "nll_stderr", "ppl", "bits_per_byte", "elbo", "reconstruction", "kl", "mi",

@@ -14,6 +14,8 @@ from .config import Config
 from .errors import UserError
 from .learning import checkpoint, trainer
 from .learning.trainer import Listener
+from .measuring.diagnosis import diagnose
+from .measuring.doctor import examine
 from .measuring.likelihood import Sentences, evaluate, survey
 from .plain_json import dumps
 from .report import Report
@@ -270,6 +272,10 @@ def write_report(run: Path) -> Path:
             zip(shown[:6], model.reconstruct(shown[:6], label=labels[:6]), strict=True)
         )
         interpolation = model.interpolate(shown[0], shown[-1], 8)
+    diagnosis = None
+    if min(len(held_out), len(data.train)) > 1:
+        examined = examine(model.vae, held_out, pick(data.train, 1000, seed), seed=seed)
+        diagnosis = diagnose(examined, model.config.model_dump())
     facts = describe(model.config, data)
     last = records[-1] if records else {"seconds": 0.0, "step": 0}
     parameters = sum(p.numel() for p in model.vae.parameters())
@@ -291,6 +297,7 @@ def write_report(run: Path) -> Path:
         samples=model.sample(10, seed=seed),
         reconstructions=reconstructions,
         interpolation=interpolation,
+        diagnosis=diagnosis,
     )
     report.write(run / "report.html")
     return run / "report.html"

@@ -20,9 +20,7 @@ import jinja2
 import numpy as np
 
 from .charts import Chart, Line, curves, ranked_bars, smoothed
-
-COLLAPSED_KL, HEALTHY_KL, HEALTHY_UNITS = 0.5, 2.0, 5
-"""Nats, nats, units: below the first is collapse, at or above both others is health."""
+from .measuring.diagnosis import COLLAPSED, Diagnosis, carrying, least
 
 ACTIVE = 0.01  # nats: a dimension of less KL than this is drawn as idle
 LONGEST = 600  # characters of a sentence that are shown
@@ -74,31 +72,38 @@ def verdict(
 ) -> Verdict | None:
     """Did the posterior collapse? nan is an unknown; None means that KL and units both are.
 
-    A bound that is no number: diverged. No latent: a language model. Collapsed: KL (or MI, which
-    KL bounds: free bits can keep KL up while z says nothing) under `COLLAPSED_KL`, or no active
-    unit. Nearly: either under `HEALTHY_KL`, or fewer units than `HEALTHY_UNITS` (or than there
-    are). Else healthy.
+    A bound that is no number: diverged. No latent: a language model. Else by `diagnosis.carrying`,
+    as the doctor has it, of KL, or of MI where that is less: KL bounds it, but free bits can keep
+    KL up while z says nothing.
     """
     if not math.isfinite(elbo):
         return Verdict("bad", "Training diverged", "The bound is not a finite number.")
     if latent == 0:
         detail = "There is no posterior to collapse, and the likelihood is exact."
         return Verdict("plain", "Language model (no latent)", detail)
-    told = np.nanmin([kl, mi, math.inf])
-    few = min(HEALTHY_UNITS, latent) if latent > 0 else HEALTHY_UNITS
+    level = carrying(least(kl, mi), active, latent)
     units = f"{active:.0f} of {latent:.0f} units active" if latent > 0 else f"{active:.0f} active"
     known = [f"KL {kl:.2f} nats"] * math.isfinite(kl) + [units] * math.isfinite(active)
     figures = ", ".join(known)
     if not known:
         return None
-    if told < COLLAPSED_KL or active == 0:
+    if level == "collapsed":
         paid = f" The KL is paid, but only {mi:.2f} nats of it tell sentences apart."
         detail = f"{figures}: the decoder writes without heeding z."
-        return Verdict("bad", "Posterior collapsed", detail + paid * (mi < COLLAPSED_KL <= kl))
-    if told < HEALTHY_KL or active < few:
+        return Verdict("bad", "Posterior collapsed", detail + paid * (mi < COLLAPSED <= kl))
+    if level == "collapsing":
         return Verdict("warn", "Nearly collapsed", f"{figures}: z says little about the sentence.")
     carried = f"About {mi:.1f} nats of z are about its sentence." if mi > 0 else ""
     return Verdict("good", f"Healthy: {figures}", carried)
+
+
+def by_doctor(found: Diagnosis | None) -> Verdict | None:
+    """The card of a disease that the doctor found: the page must not call healthy what is not."""
+    if found is None or found.verdict in ("healthy", "no latent", "diverged"):
+        return None
+    grave = found.verdict in ("collapsed", "over-fitted latent")
+    headline = "Posterior collapsed" if found.verdict == "collapsed" else found.verdict.capitalize()
+    return Verdict("bad" if grave else "warn", headline, " ".join(found.reasons))
 
 
 def repeated(lines: Sequence[str]) -> list[dict[str, Any]]:
@@ -168,6 +173,7 @@ class Report:
     samples: Sequence[str]
     reconstructions: Sequence[tuple[str, str]]
     interpolation: Sequence[str]
+    diagnosis: Diagnosis | None = None
 
     def headline(self) -> tuple[str, dict[str, float]]:
         """The figures to judge by, and where from: validation, under the best table's.
@@ -270,7 +276,8 @@ class Report:
         shown = [key for key in order if latent != 0 or key not in OF_THE_LATENT]
         return environment.from_string(template).render(
             report=self,
-            verdict=verdict(kl, mi, active, latent, found.get("elbo", 0.0)),
+            verdict=by_doctor(self.diagnosis)
+            or verdict(kl, mi, active, latent, found.get("elbo", 0.0)),
             split=split,
             found=found,
             latent=latent,

@@ -15,6 +15,7 @@ from .. import bundle
 from .. import config as configuration
 from ..config import Config
 from ..errors import UserError
+from ..measuring.alarms import Alarms
 from ..measuring.likelihood import bound
 from ..text.batches import Batches, Budget, collate, shuffled, usual
 from ..text.corpus import Corpus
@@ -83,7 +84,7 @@ class Trainer:
         self.optimizer: Optimizer = configuration.build(
             OPTIMIZERS, config.optimizer, self.vae.named_parameters()
         )
-        self.schedule = schedule(**config.beta)
+        self.schedule, self.alarms = schedule(**config.beta), Alarms(config.latent)
         self.objective: Objective = configuration.build(OBJECTIVES, config.objective)
         self.objective.to(self.device)
         self.aggressive = Aggressive(settings.aggressive) if settings.aggressive else None
@@ -243,6 +244,9 @@ class Trainer:
         self._record("valid", found, planned, per_epoch)
         at.aggressive = at.aggressive and found["mi"] > at.information
         at.information = found["mi"]
+        beta = self._beta(self._progress(planned))
+        for text in self.alarms(found | {"step": at.step}, beta, self._beta(1.0)):
+            self.listener("note", {"text": text})
         better = found["elbo"] > at.best
         if better:
             at.best, at.stale = found["elbo"], 0

@@ -7,7 +7,7 @@ happens here and nowhere else, sums first. One definition under every objective.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -95,6 +95,10 @@ class Survey:
     kl: Float[Tensor, "N G"]
     label: Int[Tensor, "N"]
 
+    def first(self, most: int | None) -> "Survey":
+        """Of the first so many sentences."""
+        return Survey(*(getattr(self, field.name)[:most] for field in fields(self)))
+
 
 def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
     """Encode every sentence, draw one z from q(z|x), evaluate log p(x|z), log p(z), log q(z|x)."""
@@ -136,19 +140,35 @@ def mutual_information(vae: VAE, found: Survey, most: int | None = None) -> floa
     model with labels it is I(x; z | y), q(z|y) the mean over the sentences of label y, so that
     kl - mi is still the KL of the aggregate posterior from the prior.
     """
-    h, z, log_qz = found.summary[:most], found.z[:most], found.log_qz[:most]
-    label = found.label[:most]
+    found = found.first(most)
+    return float((found.log_qz - log_aggregate(vae, found, found.z, found.label)).mean())
+
+
+def log_aggregate(
+    vae: VAE,
+    found: Survey,
+    z: Float[Tensor, "M D"],
+    label: Int[Tensor, "M"],
+    *,
+    others: bool = False,
+) -> Float[Tensor, "M"]:
+    """log q(z|y) in nats, q(z|y) the mean of the posteriors of the sentences with each z's label.
+
+    others: there is one z of each sentence, and its own posterior is left out (nan if it is alone).
+    """
+    parts = []
     with torch.no_grad():
-        q = vae.posterior(h)
+        q = vae.posterior(found.summary)
         # A flow passes every z through its nets for every sentence.
         room = 1 << (24 if isinstance(q, Independent) else 20)
-        rows = max(1, room // max(1, len(z) * max(1, z.shape[1])))
-        log_marginal = torch.cat([
-            q.log_prob(part[:, None]).masked_fill(own[:, None] != label, -math.inf).logsumexp(1)
-            - (own[:, None] == label).sum(1).log()
-            for part, own in zip(z.split(rows), label.split(rows), strict=True)
-        ])  # fmt: skip
-    return float((log_qz - log_marginal).mean())
+        size = max(1, room // max(1, len(found.z) * max(1, z.shape[1])))
+        for rows in torch.arange(len(z), device=z.device).split(size):
+            away = label[rows, None] != found.label
+            if others:
+                away[torch.arange(len(rows), device=z.device), rows] = True
+            pairs = q.log_prob(z[rows, None]).masked_fill(away, -math.inf)
+            parts.append(pairs.logsumexp(1) - (~away).sum(1).log())
+    return torch.cat(parts)
 
 
 def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
