@@ -26,4 +26,6 @@ echo; echo "== an interpolation"
 
 echo; echo "== what z carries (1,000 held-out phrases, 50 importance samples)"
 "$BIN/midsentence" compare "$RUN"
+echo; echo "== what the doctor says"
+"$BIN/midsentence" doctor "$RUN"
 echo; echo "The report: $RUN/report.html"
