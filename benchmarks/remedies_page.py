@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from midsentence.report import HEALTHY_KL, HEALTHY_UNITS, verdict
+from midsentence.measuring.diagnosis import HEALTHY, HEALTHY_UNITS
+from midsentence.report import verdict
 
 BASELINE = "lm"
 REMARKS = "## What we learn"
@@ -214,7 +215,7 @@ def page(
         table(rows),
         f"![Rate and distortion of every method]({picture})",
         "A latent is kept where the report of a run would call it healthy: KL and MI of "
-        f"{HEALTHY_KL:g} nats or more, and {HEALTHY_UNITS} active units. A difference is one from "
+        f"{HEALTHY:g} nats or more, and {HEALTHY_UNITS} active units. A difference is one from "
         f"{CLEAR:g} standard errors on.",
         "\n".join(plainly(rows)),
     ]
