@@ -16,6 +16,7 @@ from midsentence.config import recipes
 from midsentence.learning import checkpoint, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
 from midsentence.learning.procedures import Aggressive
+from midsentence.learning.records import Tally
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 
@@ -350,12 +351,12 @@ def test_the_aggressive_encoder_trains_alone_between_the_decoder_s_steps(corpus,
         return found
 
     held._update = update
-    held._step(held._batches(), 0.5, trainer.Tally())
+    held._step(held._batches(), 0.5, Tally(0.0))
     assert moved[:10] == [{"encoder", "posterior"}] * 10
     assert moved[10:] == [{"decoder", "head"}]
     assert all(p.requires_grad for p in held.vae.parameters())
     held.at.aggressive = False
-    held._step(held._batches(), 0.5, trainer.Tally())
+    held._step(held._batches(), 0.5, Tally(0.0))
     assert moved[11:] == [{"encoder", "posterior", "decoder", "head"}]
 
 
@@ -382,7 +383,7 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
     assert [held._beta(p) for p in (0, 0.39, 0.4, 0.49, 1.0)] == pytest.approx(
         [0, 0, 0, 0.5, 1.0], abs=1e-9
     )
-    held._step(held._batches(), 0.1, trainer.Tally())
+    held._step(held._batches(), 0.1, Tally(0.0))
     before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
     held._begin_anew()
     assert held.at.reset
@@ -391,7 +392,7 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
         same = torch.equal(parameter, before[name])
         assert same != new or not parameter.any(), name
         assert (parameter in held.optimizer.each[0].state) != new
-    held._step(held._batches(), 0.5, trainer.Tally())
+    held._step(held._batches(), 0.5, Tally(0.0))
 
 
 @pytest.mark.parametrize("recipe", recipes())

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +14,8 @@ Record = dict[str, Any]
 class Tally:
     """Sums between two records; sums are divided once, at the end."""
 
-    def __init__(self) -> None:
-        self.since = time.monotonic()
+    def __init__(self, now: float) -> None:
+        self.since = now
         self._clear()
 
     def _clear(self) -> None:

@@ -109,7 +109,7 @@ class Trainer:
         parameters = sum(p.numel() for p in self.vae.parameters())
         self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
         began = time.monotonic() - at.seconds
-        tally, validated, progress = Tally(), at.step, self._progress(planned)
+        tally, validated, progress = Tally(time.monotonic()), at.step, self._progress(planned)
         at.ended = ""
         with interruptible() as interrupted:
             while not at.ended and progress < 1 and not interrupted():
