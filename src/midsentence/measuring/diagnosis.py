@@ -33,7 +33,7 @@ estimate of the marginal KL any more, only an upper bound."""
 
 FORGOTTEN = 0.5
 """An over-fitted latent: of what z tells about training sentences, less than this part holds for
-unseen ones (He et al. 2019 measure both by mutual information)."""
+unseen ones. A rule of thumb."""
 
 SHALLOW = 0.2
 """Of what an even spread would give the words after the first quarter, less than this part."""
