@@ -30,7 +30,8 @@ class FixedGamma(nn.BatchNorm1d):
     """
 
     def __init__(self, latent: int, gamma: float):
-        super().__init__(latent)
+        # torch's own eps of 1e-5 is a way out: the encoder shrinks its means until it drowns them.
+        super().__init__(latent, eps=1e-12)
         self.weight.requires_grad_(False).fill_(gamma)
 
     def forward(self, mean: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
