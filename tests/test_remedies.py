@@ -222,3 +222,17 @@ def test_iwae_is_tighter_with_every_sample_and_never_above_the_truth():
         assert high - low > 3 * math.hypot(error, more)
     assert abs(found[-1][0] - exact) < 3 * found[-1][1] + 0.005
     assert tight(math.sqrt(0.5), 1)[0] == pytest.approx(exact, abs=1e-5)  # the exact posterior
+
+
+@pytest.mark.parametrize("shrunk", [1.0, 1e-3, 1e-5])
+def test_batch_normalised_means_leave_the_encoder_no_way_out(shrunk):
+    vae = tiny(latent=4, posterior={"gamma": 0.6}).float().train()
+    with torch.no_grad():
+        vae.posterior.project.weight.mul_(shrunk)
+        vae.posterior.project.bias.zero_()
+    for _ in range(50):
+        q = vae.posterior(torch.randn(200, 6))
+    least = 4 * 0.6**2 / 2
+    assert kl_divergence(q, vae.prior()).mean() > 0.99 * least
+    kl = kl_divergence(vae.eval().posterior(torch.randn(2000, 6)), vae.prior())
+    assert kl.mean() > 0.9 * least
