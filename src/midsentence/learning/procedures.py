@@ -1,8 +1,7 @@
 """Training procedures: what a step is made of, where that is not one gradient for everybody."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -40,18 +39,6 @@ class Aggressive:
             if not now > before:
                 return
             before = now
-
-
-@contextmanager
-def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """No gradient is computed for these."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def sides(vae: VAE) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -17,13 +17,14 @@ from ..config import Config
 from ..errors import UserError
 from ..measuring.alarms import Alarms
 from ..measuring.likelihood import bound
+from ..parts.layers import frozen
 from ..text.batches import Batches, Budget, collate, shuffled, usual
 from ..text.corpus import Corpus
 from . import checkpoint
 from .compiling import compile_in_place
 from .objectives import OBJECTIVES, Objective
 from .optimizers import OPTIMIZERS, Optimizer, clipped_step
-from .procedures import Aggressive, frozen, reset_decoder, sides
+from .procedures import Aggressive, reset_decoder, sides
 from .records import Record, Tally, interruptible
 from .schedules import schedule
 

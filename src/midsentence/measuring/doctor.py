@@ -21,6 +21,7 @@ from ..text.batches import Batch, by_length
 from ..vae import VAE, draw
 from .diagnosis import EXPECTED_OUTSIDE, Examination
 from .likelihood import (
+    COSTLY,
     GROUP,
     Sentences,
     Survey,
@@ -34,9 +35,6 @@ from .likelihood import (
 
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
 """Of active units; 0.01 is the published one, 0.1 and 0.5 leave out those that hardly move."""
-
-COSTLY = 300
-"""Sentences for q(z) where densities are costly: a flow passes each z through its nets for each."""
 
 
 def examine(

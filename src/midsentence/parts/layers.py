@@ -1,5 +1,8 @@
 """Layers that encoders and decoders share: dropout, pooling, an attention block."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -112,3 +115,15 @@ class Block(nn.Module):
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = x + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.down(F.gelu(self.up(self.norm_mlp(x))))), past
+
+
+@contextmanager
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No gradient is computed for these."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

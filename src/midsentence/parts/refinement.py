@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
+from .layers import frozen
 
 if TYPE_CHECKING:
     from ..text.batches import Batch
@@ -35,8 +36,10 @@ class Refinement:
 
     def __call__(self, vae: "VAE", batch: "Batch", h: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
         at = h.detach()
+        fixed = [p for p in vae.parameters() if p.requires_grad]
         # cuDNN has no backward pass through a recurrent net in evaluation mode.
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=vae.training):
+        cudnn = torch.backends.cudnn.flags(enabled=vae.training)
+        with torch.enable_grad(), cudnn, frozen(fixed):
             for _ in range(self.steps):
                 point = at.requires_grad_()
                 run = vae.densities(batch, point, samples=1)
