@@ -17,8 +17,6 @@ from . import kept
 from .errors import UserError
 
 FOLDER = "directions"
-DECAY = 1e-2
-"""Of the probe's squared weights; classes that a plane divides would send them to infinity."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,16 @@ def mean_difference(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> Directi
 
 
 def probe(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> Direction:
-    """The normal of a linear probe: logistic regression with a little weight decay, on
-    standardised z; both sides count alike (Alain & Bengio 2017; Kim et al. 2018)."""
+    """The normal of a linear probe: logistic regression on standardised z, both sides counting
+    alike, weights ~ N(0, I), or a plane that divides the two would send them to infinity (Alain &
+    Bengio 2017; Kim et al. 2018)."""
     z = torch.cat([a, b]).double()
     sign = torch.cat([-z.new_ones(len(a)), z.new_ones(len(b))])
     share = torch.cat([z.new_full((len(a),), 0.5 / len(a)), z.new_full((len(b),), 0.5 / len(b))])
     loc, scale = z.mean(0), z.std(0).clamp_min(1e-8)
     u = (z - loc) / scale
     found = _concave(
-        lambda w: share @ logsigmoid(sign * (u @ w[1:] + w[0])) - 0.5 * DECAY * w[1:] @ w[1:],
+        lambda w: share @ logsigmoid(sign * (u @ w[1:] + w[0])) - 0.5 * w[1:] @ w[1:] / len(z),
         z.new_zeros(z.shape[1] + 1),
     )
     weight = found[1:] / scale
