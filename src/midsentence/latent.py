@@ -129,7 +129,7 @@ def along_density(
     best, least = straight, energy(straight).item()
     for start in (straight, spaced(q.shifted(straight), len(straight))):
         inner = start[1:-1].clone().requires_grad_()
-        # The energy begins orders of magnitude too high: a long memory of it would stop the descent.
+        # The energy begins orders of magnitude too high; a long memory of it would stop us.
         descent = torch.optim.Adam([inner], betas=(0.9, 0.9))
         for turn in range(ROUNDS):
             # From a fiftieth of the whole way down to nothing, or the knots would never settle.

@@ -27,8 +27,8 @@ FAR = 0.995
 
 @dataclass(frozen=True)
 class Written:
-    """A sentence that was written from z. beyond: the share of held-out sentences that are nearer
-    to the training sentences than z; far: whether that is more than `FAR`. t: where on its way."""
+    """Written from z. beyond: the share of held-out sentences that are nearer to the data than z;
+    far: whether that is more than `FAR`. t: where on its way."""
 
     text: str
     z: Float[Tensor, "D"]
