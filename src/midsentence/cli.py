@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import cli_space
 from .cli_options import (
     Json,
     OwnPrior,
@@ -107,7 +108,7 @@ def train(
     say(str(out))
 
 
-for command in (sample, reconstruct, interpolate, encode, decode, score):
+for command in (sample, reconstruct, interpolate, encode, decode, score, *cli_space.COMMANDS):
     app.command()(command)
 
 

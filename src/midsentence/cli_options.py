@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from .plain_json import dumps
 
 if TYPE_CHECKING:
     from .bundle import TextVAE
+    from .space import Outlier, Space, Written
 
 Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")]
@@ -85,6 +86,15 @@ def warn_unavailable(model: "TextVAE") -> None:
             "unavailable; --own-prior measures under the trained prior",
             file=sys.stderr,
         )
+
+
+def warn_far(space: "Space", found: "Sequence[Written | Outlier] | float") -> None:
+    """Say, on stderr, which of the points asked for are far from the data."""
+    shares = [found] if isinstance(found, float) else [point.beyond for point in found]
+    far = [share for share in shares if space.is_far(share)]
+    if far:
+        count = f"{len(far)} of {len(shares)} points: " if len(shares) > 1 else ""
+        print(f"{count}{space.warning(min(far))}", file=sys.stderr)
 
 
 def chunks(source: str, size: int = 256) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ from .cli_options import (
     open_model,
     say,
     say_json,
+    warn_far,
     warn_unavailable,
     writing,
 )
@@ -68,19 +69,32 @@ def interpolate(
     a: Annotated[str, typer.Argument(help="The first sentence.", show_default=False)],
     b: Annotated[str, typer.Argument(help="The second sentence.", show_default=False)],
     steps: Annotated[int, typer.Option(min=2, help="Points, both ends included.")] = 7,
-    path: Annotated[str, typer.Option(help="linear or spherical.")] = "linear",
+    path: Annotated[str, typer.Option(help="linear, spherical or density.")] = "linear",
     label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
     *,
     how: dict[str, Any],
 ) -> None:
-    """Sentences on the way from A to B. A neighbour that repeats is shown as "..."."""
-    lines = open_model(run).interpolate(a, b, steps, path=path, label=label, seed=seed, **how)
+    """Sentences on the way from A to B. A neighbour that repeats is shown as "...".
+
+    --path density goes where the training sentences are dense.
+    """
+    model, points = open_model(run), None
+    if path == "density" or (run / "corpus").is_dir():
+        from .space import Space
+
+        space = Space.open(run, model=model, label=label)
+        points = space.interpolate(a, b, steps, path=path, seed=seed, **how)
+        warn_far(space, points)
+        lines = [point.text for point in points]
+    else:  # a model without its corpus: nothing to be far from
+        lines = model.interpolate(a, b, steps, path=path, label=label, seed=seed, **how)
     for place, line in enumerate(lines):
         same = place > 0 and line == lines[place - 1]
         t = round(place / (steps - 1), 4)
-        say_json(t=t, text=line, repeated=same) if jsonl else say(
+        more = {"beyond": points[place].beyond, "far": points[place].far} if points else {}
+        say_json(t=t, text=line, repeated=same, **more) if jsonl else say(
             f"{t:.2f}  {'...' if same else line}"
         )
 
