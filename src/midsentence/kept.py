@@ -41,14 +41,19 @@ def write(run: Path, folder: str, tensors: Mapping[str, Tensor], about: Mapping[
     return target
 
 
-def read(run: Path, folder: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, what is said of them). Raises UserError where damaged, or of another model."""
+def read(
+    run: Path, folder: str, again: str = "make it again"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, what is said of them). Raises UserError where damaged, or of another model.
+
+    again: what to do then.
+    """
     target = run / folder
     checkpoint.verify(target)
     try:
         about = tomllib.loads((target / ABOUT).read_text("utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{target}/{ABOUT} cannot be read; remove {target}") from None
+        raise UserError(f"{target}/{ABOUT} cannot be read: {again}") from None
     if about.pop("model", None) != checkpoint.digest(run / "model.safetensors"):
-        raise UserError(f"{target} was made with other weights than the model's: make it again")
+        raise UserError(f"{target} was made with other weights than the model's: {again}")
     return checkpoint.load_tensors(target / TENSORS), about
