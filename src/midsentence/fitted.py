@@ -43,9 +43,8 @@ def read(run: Path, latent: int) -> FittedPrior | None:
     """The fitted prior of a run, if there is one. Raises UserError where it is damaged or stale."""
     if not (run / FOLDER).exists():
         return None
-    tensors, about = kept.read(
-        run, FOLDER, again=f"midsentence fit-prior {run} --kind KIND --force, or use --own-prior"
-    )
+    again = f"fit it again (midsentence fit-prior {run} --kind KIND --force), or use --own-prior"
+    tensors, about = kept.read(run, FOLDER, again)
     settings = part("prior", PARTS, about.get("prior", {}), [])
     made = build(settings, latent)
     try:
