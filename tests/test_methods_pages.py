@@ -47,8 +47,9 @@ def settings_in(text):
 @pages
 def test_a_page_has_its_sections_and_is_short(page):
     text = page.read_text("utf-8")
-    assert re.findall(r"^## (.+)$", text, re.M) == HEADINGS
-    assert 40 <= len(text.splitlines()) <= 80
+    found = re.findall(r"^## (.+)$", text, re.M)
+    assert [heading for heading in found if heading != "Measured"] == HEADINGS
+    assert 40 <= len(text.splitlines()) <= 90
     assert f"]({page.name})" in (METHODS / "README.md").read_text("utf-8")
 
 

@@ -120,10 +120,14 @@ def evaluate(
     seed: Seed = 0,
     as_json: Json = False,
     own_prior: OwnPrior = False,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Also the text and the latent, on the run's corpus.")
+    ] = False,
 ) -> None:
     """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units.
 
-    Under the fitted prior, if there is one.
+    Under the fitted prior, if there is one. With --quality a second table: diversity and novelty
+    of samples, reconstructions, walks between sentences, what a probe reads off z.
     """
     from . import console, pipeline
 
@@ -137,7 +141,17 @@ def evaluate(
         pipeline.keep_evaluation(run, name, found)
     else:
         found = pipeline.evaluate_file(model, source, samples, seed=seed)
-    say(dumps(found)) if as_json else console.table({name: found})
+    second: dict[str, float] = {}
+    if quality:
+        from .appraisal import appraise
+
+        second = appraise(model, pipeline.Corpus.open(run / "corpus"), seed=seed)
+    if as_json:
+        say(dumps(found | ({"quality": second} if quality else {})))
+        return
+    console.table({name: found})
+    if quality:
+        console.quality(second)
 
 
 @app.command("fit-prior")

@@ -112,6 +112,39 @@ def table(columns: dict[str, dict[str, float]]) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
 
 
+QUALITY = {
+    "distinct_1": ("distinct-1", "different words over all words of the samples"),
+    "distinct_2": ("distinct-2", "the same of pairs"),
+    "distinct_3": ("distinct-3", "the same of triples"),
+    "self_bleu": ("self-BLEU", "of a sample against all others; high is repetitive"),
+    "novelty": ("novel", "samples that are no training sentence"),
+    "nearest": ("to the nearest", "edits to the nearest training sentence, of its length"),
+    "length": ("tokens", "mean length"),
+    "lengths_apart": ("lengths apart", "total variation from the real distribution of length"),
+    "reconstruction_exact": ("reconstructed", "word for word, greedily"),
+    "reconstruction_bleu": ("reconstruction BLEU", "of the same"),
+    "step": ("step", "edits from point to point of a walk of 7 between two sentences"),
+    "walk_nll": ("NLL on the way", "nats a token of what is written between the ends"),
+    "ends_nll": ("NLL of the ends", "nats a token of both ends, decoded"),
+    "probe": ("linear probe", "labels read off posterior means"),
+    "probe_majority": ("by guessing", "the share of the commonest label"),
+    "mig": ("MIG", "how far one dimension is ahead in telling a factor"),
+    "dci_disentanglement": ("disentanglement", "a dimension is about one factor"),
+    "dci_completeness": ("completeness", "a factor is in one dimension"),
+    "dci_informativeness": ("informativeness", "factors read off z by linear probes"),
+}
+"""Key of `appraisal.appraise` -> (name, explanation)."""
+
+
+def quality(found: dict[str, float]) -> None:
+    """The second table of `evaluate`, beside the same of real held-out text; on stdout."""
+    print(f"\n{'':22}{'here':>9}{'real':>9}")
+    for key, (name, meaning) in QUALITY.items():
+        if key in found:
+            real = number(found[f"{key}_real"], ".3f") if f"{key}_real" in found else ""
+            print(f"{name:22}{number(found[key], '.3f'):>9}{real:>9}  {meaning}")
+
+
 def fitted(folder: Path, found: dict[str, Any]) -> None:
     """What a fitted prior gained, on stdout."""
 

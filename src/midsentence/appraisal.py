@@ -1,0 +1,157 @@
+"""From a run to how good its text and its latent are: what `evaluate --quality` does, in Python."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from .bundle import TextVAE
+from .measuring import quality
+from .measuring.probing import Probe, dci, mig
+from .pipeline import Pick, pick
+from .text.corpus import Corpus
+
+WRITTEN, RECONSTRUCTED, PATHS, STEPS = 1000, 500, 50, 7
+"""Samples from the prior, held-out sentences written back, pairs walked between, points of one."""
+
+KNOWN, COMPARED, NEAREST = 200_000, 5000, 200
+"""Training sentences that a copy is looked for among; those that a nearest one is, and for how many
+sentences."""
+
+PROBED, IMPORTANCE = 5000, 20
+"""Training sentences a probe is fitted to, and importance samples for the NLL of a walk."""
+
+
+def appraise(model: TextVAE, data: Corpus, *, seed: int = 0) -> dict[str, float]:
+    """The table of `evaluate --quality`, shares but for lengths (tokens) and NLLs (nats a token).
+
+    Of samples from the prior in use: distinct-1/2/3, self-BLEU, novelty, the distance to the
+    nearest training sentence, lengths. Of held-out sentences: the same where it is a comparison,
+    BLEU and exact matches of their greedy reconstructions, and walks between pairs of them: the
+    edit distance of a step, the NLL of what is written on the way and at its ends. If the corpus
+    has labels, the accuracy of a linear probe on posterior means; if it is builtin:grammar, MIG and
+    DCI against its factors. Functions and sources: `measuring.quality`, `measuring.probing`.
+    Forward and reverse perplexity need language models of their own: ``benchmarks/samples.py``.
+    """
+    held = pick(data.test if len(data.test) else data.valid, WRITTEN, seed)
+    train = pick(data.train, KNOWN, seed)
+    samples = model.tokenizer.encode(model.sample(WRITTEN, seed=seed))
+    real = _ids(held, len(held))
+    found = _samples(samples, real, train)
+    if model.latent:
+        found |= _reconstructions(model, held) | _walks(model, held, seed)
+        found |= _labels(model, data, held, seed) | _factors(model, data, held, seed)
+    return found
+
+
+def _ids(store: Pick, most: int) -> list[list[int]]:
+    return [store[i].tolist() for i in range(min(most, len(store)))]
+
+
+def _text(model: TextVAE, store: Pick, most: int) -> list[str]:
+    return model.tokenizer.decode(_ids(store, most))
+
+
+def _samples(
+    samples: Sequence[quality.Sentence], real: Sequence[quality.Sentence], train: Pick
+) -> dict[str, float]:
+    known = _ids(train, len(train))
+    beside = known[:COMPARED]
+    return {
+        **{f"distinct_{n}": quality.distinct(samples, n) for n in (1, 2, 3)},
+        **{f"distinct_{n}_real": quality.distinct(real, n) for n in (1, 2, 3)},
+        "self_bleu": quality.self_bleu(samples),
+        "self_bleu_real": quality.self_bleu(real),
+        "novelty": quality.novelty(samples, known),
+        "novelty_real": quality.novelty(real, known),
+        "nearest": float(quality.nearest(samples[:NEAREST], beside).mean()),
+        "nearest_real": float(quality.nearest(real[:NEAREST], beside).mean()),
+        "length": float(np.mean([len(s) for s in samples])),
+        "length_real": float(np.mean([len(s) for s in real])),
+        "lengths_apart": quality.lengths_apart(samples, real),
+    }
+
+
+def _reconstructions(model: TextVAE, held: Pick) -> dict[str, float]:
+    lines = _text(model, held, RECONSTRUCTED)
+    backs = model.reconstruct(lines)
+    written, asked = (model.tokenizer.encode(text) for text in (backs, lines))
+    return {
+        "reconstruction_exact": float(np.mean([a == b for a, b in zip(lines, backs, strict=True)])),
+        "reconstruction_bleu": quality.bleu(written, [[s] for s in asked]),
+    }
+
+
+def _walks(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
+    order = np.random.default_rng(seed).permutation(min(len(held), 2 * PATHS))
+    lines = _text(model, held, 2 * PATHS)
+    steps, inner, ends = [], [], []
+    for a, b in zip(order[::2].tolist(), order[1::2].tolist(), strict=False):
+        path = model.interpolate(lines[a], lines[b], STEPS)
+        ids = model.tokenizer.encode(path)
+        steps += [quality.apart(x, y) for x, y in pairwise(ids)]
+        inner += path[1:-1]
+        ends += [path[0], path[-1]]
+    return {
+        "step": float(np.mean(steps)) if steps else float("nan"),
+        "walk_nll": _nll(model, inner),
+        "ends_nll": _nll(model, ends),
+    }
+
+
+def _nll(model: TextVAE, lines: Sequence[str]) -> float:
+    """Nats a token, sums first; a line of nothing has no score."""
+    scores = model.score([line for line in lines if line.strip()], IMPORTANCE)
+    return -sum(s.log_px for s in scores) / max(1, sum(s.tokens for s in scores))
+
+
+def _labels(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, float]:
+    if data.train.labels is None or held.labels is None:
+        return {}
+    parts = []
+    for store in (pick(data.train, PROBED, seed), held):
+        z = model.encode(_text(model, store, len(store)))
+        y = torch.as_tensor(np.asarray(store.labels)).long()
+        known = (y >= 0) & (y < len(data.train.label_names))
+        parts.append((z[known], y[known]))
+    (z, y), (unseen, truth) = parts
+    if len(y) < 2 or not len(truth):
+        return {}
+    probe = Probe(z, y, len(data.train.label_names))
+    usual = int(torch.bincount(y).argmax())
+    return {
+        "probe": probe.accuracy(unseen, truth),
+        "probe_majority": float((truth == usual).double().mean()),
+    }
+
+
+def _factors(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, float]:
+    if model.config.corpus.source != "builtin:grammar":
+        return {}
+    from .text.grammar import Grammar
+
+    grammar = Grammar()
+    parts = []
+    for store in (pick(data.train, PROBED, seed), held):
+        lines = _text(model, store, len(store))
+        read = [(line, grammar.derivations(line)) for line in lines]
+        whole = [(line, f[0][0]) for line, f in read if f]  # one with <unk> is not in the language
+        parts.append((model.encode([line for line, _ in whole]), [f for _, f in whole]))
+    (z, known), (unseen, truth) = parts
+    importance, accuracies, numbered = [], [], []
+    for name in sorted(known[0]):
+        values = sorted({f[name] for f in known})
+        number: Mapping[str, int] = {value: i for i, value in enumerate(values)}
+        y, asked = (torch.tensor([number.get(f[name], 0) for f in fs]) for fs in (known, truth))
+        probe = Probe(z, y, len(values))
+        importance.append(probe.importance)
+        accuracies.append(probe.accuracy(unseen, asked))
+        numbered.append(y)
+    disentangled, complete = dci(torch.stack(importance, 1))
+    return {
+        "mig": mig(z, numbered),
+        "dci_disentanglement": disentangled,
+        "dci_completeness": complete,
+        "dci_informativeness": float(np.mean(accuracies)),
+    }

@@ -1,0 +1,189 @@
+"""Measures of text against values worked out by hand, and against slow plain forms."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from midsentence import appraisal, train
+from midsentence.cli import app
+from midsentence.measuring import probing, quality
+from midsentence.pipeline import pick
+from midsentence.text.corpus import Corpus
+
+A, B, C, D, E, F = range(6)
+
+
+def test_clipped_precision_of_the_paper_s_example():
+    """ "the the the the the the the" against "the cat is on the mat": 2 of 7 unigrams count."""
+    found, known = quality.grams([A] * 7, 1), quality.grams([A, B, C, D, A, E], 1)
+    assert sum((found & known).values()) == 2
+    assert quality.bleu([[A] * 7], [[[A, B, C, D, A, E]]]) == 0  # no bigram matches
+
+
+def test_bleu_by_hand():
+    written, reference = [A, B, C, D, E], [A, B, C, D, F, E]
+    # unigrams 5/5, bigrams 3/4, trigrams 2/3, 4-grams 1/2; six words in the reference.
+    expected = math.exp(1 - 6 / 5) * (1 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert quality.bleu([written], [[reference]]) == pytest.approx(expected)
+    assert quality.bleu([reference], [[reference]]) == 1
+    # Of a corpus: counts are added up before they are divided.
+    both = quality.bleu([written, reference], [[reference], [reference]])
+    parts = (11 / 11) * (8 / 9) * (6 / 7) * (4 / 5)
+    assert both == pytest.approx(math.exp(1 - 12 / 11) * parts**0.25)
+
+
+def test_a_second_reference_counts_where_it_has_more_and_lends_its_length():
+    found = quality.bleu([[A, B, C, D, E]], [[[A, B, C, D], [B, C, D, E, F]]])
+    assert found == pytest.approx((1 * 4 / 4 * 3 / 3 * 2 / 2) ** 0.25)
+
+
+def slow_self_bleu(written):
+    scores = []
+    for i, sentence in enumerate(written):
+        others = [s for j, s in enumerate(written) if j != i]
+        logs = []
+        for n in range(1, 5):
+            own = quality.grams(sentence, n)
+            if not own:
+                continue
+            hits = sum(
+                min(count, max(quality.grams(o, n)[gram] for o in others))
+                for gram, count in own.items()
+            )
+            logs.append(math.log(max(hits, quality.FLOOR) / sum(own.values())))
+        length = min((abs(len(o) - len(sentence)), len(o)) for o in others)[1]
+        scores.append(math.exp(min(0, 1 - length / len(sentence)) + np.mean(logs)))
+    return np.mean(scores)
+
+
+def test_self_bleu_is_the_mean_over_all_others():
+    rng = np.random.default_rng(0)
+    written = [rng.integers(0, 4, rng.integers(1, 9)).tolist() for _ in range(30)]
+    assert quality.self_bleu(written) == pytest.approx(slow_self_bleu(written))
+    assert quality.self_bleu([[A, B, C, D]] * 3) == pytest.approx(1)
+    assert quality.self_bleu([[A, B, C, D, E], [F] * 5]) < 0.1
+    assert math.isnan(quality.self_bleu([[A]]))
+
+
+def test_distinct_and_novelty():
+    written = [[A, B, A, B], [A, B]]
+    assert quality.distinct(written, 1) == 2 / 6
+    assert quality.distinct(written, 2) == 2 / 4  # ab, ba, ab; ab
+    assert math.isnan(quality.distinct([[A]], 2))
+    assert quality.novelty(written, [[A, B], [C]]) == 0.5
+
+
+def slow_distance(a, b):
+    if not a or not b:
+        return len(a) + len(b)
+    same = slow_distance(a[1:], b[1:]) + (a[0] != b[0])
+    return min(same, slow_distance(a[1:], b) + 1, slow_distance(a, b[1:]) + 1)
+
+
+def test_edit_distance():
+    kitten, sitting = ([ord(c) for c in word] for word in ("kitten", "sitting"))
+    rows, lengths = quality.padded([sitting, kitten, []])
+    assert quality.edit_distances(kitten, rows, lengths).tolist() == [3, 0, 6]
+    rng = np.random.default_rng(1)
+    others = [rng.integers(0, 3, rng.integers(0, 6)).tolist() for _ in range(40)]
+    for sentence in others[:10]:
+        found = quality.edit_distances(sentence, *quality.padded(others))
+        assert found.tolist() == [slow_distance(sentence, o) for o in others]
+
+
+def test_the_nearest_is_over_the_longer_length():
+    found = quality.nearest([[A, B, C], [F]], [[A, B], [A, B, C, D, E, F]])
+    assert found.tolist() == pytest.approx([1 / 3, 5 / 6])
+    assert quality.apart([A, B], [A, C]) == 0.5
+
+
+def test_lengths_apart():
+    assert quality.lengths_apart([[A], [A, B]], [[C], [C, D]]) == 0
+    assert quality.lengths_apart([[A]], [[A, B]]) == 1
+    assert quality.lengths_apart([[A], [A], [A, B]], [[A], [A, B], [A, B]]) == pytest.approx(1 / 3)
+
+
+def mixed(*columns):
+    """Every combination of the values of some factors, a row each."""
+    grid = torch.cartesian_prod(*[torch.arange(c) for c in columns])
+    return grid.repeat(40, 1) if grid.ndim > 1 else grid[:, None].repeat(40, 1)
+
+
+def test_a_dimension_for_each_factor_is_disentangled():
+    factors = mixed(2, 4)
+    z = factors.double() + 0.01 * torch.randn(len(factors), 2, dtype=torch.float64)
+    known = [factors[:, 0], factors[:, 1]]
+    assert probing.mig(z, known) == pytest.approx(1, abs=0.05)
+    twice = torch.cat([z, z], 1)  # every factor has two dimensions that tell the same
+    assert probing.mig(twice, known) == pytest.approx(0, abs=0.02)
+    assert probing.mig(torch.randn(len(z), 2), known) < 0.2
+
+
+def test_information_by_hand():
+    a = torch.tensor([0, 0, 1, 1])
+    assert probing.entropy(a) == pytest.approx(math.log(2))
+    assert probing.information(a, a) == pytest.approx(math.log(2))
+    assert probing.information(a, torch.tensor([0, 1, 0, 1])) == pytest.approx(0)
+    # Three of four agree: ln 2 + H(1/4, 3/4) - H(1/4, 1/4, 1/2)
+    b = torch.tensor([0, 1, 1, 1])
+    h = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    both = -(0.5 * math.log(0.25) + 0.5 * math.log(0.5))
+    assert probing.information(a, b) == pytest.approx(math.log(2) + h - both)
+
+
+def test_dci_by_hand():
+    assert probing.dci(torch.eye(3)) == pytest.approx((1, 1))
+    assert probing.dci(torch.ones(3, 3)) == pytest.approx((0, 0), abs=1e-12)
+    # One dimension tells both factors, each factor is in one dimension.
+    disentangled, complete = probing.dci(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    assert disentangled == pytest.approx(0, abs=1e-12)
+    assert complete == pytest.approx(1)
+
+
+def test_a_probe_reads_what_is_linear_and_nothing_else():
+    z = torch.randn(600, 3)
+    linear = (z[:, 0] - z[:, 2] > 0).long() + (z[:, 1] > 1).long()
+    probe = probing.Probe(z[:400], linear[:400], 3)
+    assert probe.accuracy(z[400:], linear[400:]) > 0.85
+    crossed = (z[:, 0] * z[:, 1] > 0).long()
+    assert probing.Probe(z[:400], crossed[:400], 2).accuracy(z[400:], crossed[400:]) < 0.65
+    alone = (z[:, 1] > 0).long()
+    assert probing.Probe(z, alone, 2).importance.argmax() == 1
+
+
+def test_evaluate_quality_of_a_run(tmp_path):
+    lines = [f"{p} {v} {w}" for p in ("anna", "ben", "carla", "dirk", "emma")
+             for v in ("sees", "likes", "paints") for w in ("water", "stone", "bread")]  # fmt: skip
+    rows = [f"{'ab'[i % 2]}\t{line}" for i, line in enumerate(lines)]
+    (tmp_path / "text.tsv").write_text("\n".join(rows) + "\n")
+    settings = ["latent=2", "encoder.hidden=8", "decoder.hidden=8", "training.max_steps=5",
+                "corpus.text_field='1'", "corpus.label_field='0'", "corpus.valid_fraction=0.2",
+                "corpus.test_fraction=0.2", "tokenizer.kind=word"]  # fmt: skip
+    train(str(tmp_path / "text.tsv"), tmp_path / "run", settings=settings)
+    done = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "run"), "--samples", "2", "--quality", "--json"]
+    )
+    found = json.loads(done.stdout)["quality"]
+    assert {"distinct_1", "self_bleu", "novelty", "nearest", "reconstruction_bleu", "step",
+            "walk_nll", "probe", "probe_majority"} <= set(found)  # fmt: skip
+    assert found["novelty_real"] == 1
+    assert found["length_real"] == 3
+    assert "mig" not in found
+    shown = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--samples", "2",
+                                     "--quality"])  # fmt: skip
+    assert "self-BLEU" in shown.stdout
+
+
+def test_the_factors_of_the_grammar_are_looked_for(tmp_path):
+    settings = ["latent=2", "encoder.hidden=8", "decoder.hidden=8", "training.max_steps=2"]
+    model = train("builtin:grammar", tmp_path / "run", settings=settings)
+    data = Corpus.open(tmp_path / "run" / "corpus")
+    found = appraisal._factors(model, data, pick(data.test, 100, 0), 0)
+    assert set(found) == {
+        "mig", "dci_disentanglement", "dci_completeness", "dci_informativeness",
+    }  # fmt: skip
+    assert all(0 <= v <= 1 for v in found.values())
