@@ -146,7 +146,7 @@ def test_dci_by_hand():
 
 def test_a_probe_reads_what_is_linear_and_nothing_else():
     z = torch.randn(600, 3)
-    linear = (z[:, 0] - z[:, 2] > 0).long() + (z[:, 1] > 1).long()
+    linear = torch.stack([z[:, 0], z[:, 1] - z[:, 2], -z[:, 0]], 1).argmax(1)
     probe = probing.Probe(z[:400], linear[:400], 3)
     assert probe.accuracy(z[400:], linear[400:]) > 0.85
     crossed = (z[:, 0] * z[:, 1] > 0).long()
