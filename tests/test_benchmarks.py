@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from midsentence import TextVAE, pipeline
+from midsentence import TextVAE, config, pipeline
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -20,6 +20,7 @@ import labels
 import rate_distortion
 import remedies
 import remedies_page
+import reproduce
 import samples
 
 FAST = [
@@ -343,3 +344,32 @@ def test_lines_without_a_label_teach_nothing(tmp_path):
     assert dict(zip(lines, known, strict=True)) == {
         "good food": "1", "bad food": "0", "good place": "1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("row", reproduce.ROWS.values(), ids=lambda row: row.name)
+def test_rows_to_reproduce_have_settings_that_exist(row):
+    path = Path(__file__).parent.parent / reproduce.CONFIG
+    made = config.compose("default", path, list(row.settings))
+    assert made.training.batch_sentences == 32
+    assert made.decoder["dropout"] == 0.5
+    assert made.objective["free_bits"] == (0.25 if row.name == "ae-free-bits" else 0)
+    assert made.optimizer["kind"] == ("adamw" if row.name == "cyclical" else "sgd")
+
+
+def test_a_reproduced_table_has_the_published_figure_beside_ours():
+    def held(row, seed, ppl):
+        return {"row": row, "seed": seed, "ppl": ppl, "nll": 100.0, "nll_stderr": 0.5,
+                "elbo": -101.5, "kl": 6.0, "mi": 5.0, "active_units": 31, "sentences": 10,
+                "tokens": 200, "epochs": 30.2, "minutes": 61, "command": f"train {row}"}  # fmt: skip
+
+    text = reproduce.page([held("lm", 0, 100.0), held("ae-free-bits", 0, 97.0),
+                           held("ae-free-bits", 1, 99.0)])  # fmt: skip
+    lm, ours = (line.split(" | ") for line in text.splitlines() if line.startswith("| ") and
+                ("language" in line or "autoencoder" in line))  # fmt: skip
+    # One seed: by sentences, ppl x the error of the mean log. Two: (99 - 97) / 2.
+    assert lm[1] == "100.00 ± 2.50 (100.47)"
+    assert lm[3:7] == [""] * 4
+    assert ours[1] == "98.00 ± 1.00 (96.86)"
+    assert ours[3:7] == ["101.50 (102.41)", "6.00 (6.54)", "5.00 (5.31)", "31 (32)"]
+    assert ours[7] == "2"
+    assert "    train lm\n" in text
