@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
-		--disable-pip-version-check -e ".[demo,dev,tensorboard]"
+		--disable-pip-version-check -e ".[demo,dev,tensorboard,web]"
 	touch $@
 
 set-up: $(VENV)/.ready

@@ -360,7 +360,8 @@ def test_a_reproduced_table_has_the_published_figure_beside_ours():
     def held(row, seed, ppl):
         return {"row": row, "seed": seed, "ppl": ppl, "nll": 100.0, "nll_stderr": 0.5,
                 "elbo": -101.5, "kl": 6.0, "mi": 5.0, "active_units": 31, "sentences": 10,
-                "tokens": 200, "epochs": 30.2, "minutes": 61, "command": f"train {row}"}  # fmt: skip
+                "tokens": 200, "epochs": 30.2, "minutes": 61,
+                "command": f"train {row}"}  # fmt: skip
 
     text = reproduce.page([held("lm", 0, 100.0), held("ae-free-bits", 0, 97.0),
                            held("ae-free-bits", 1, 99.0)])  # fmt: skip

@@ -16,7 +16,7 @@ from .errors import UserError
 from .fitted import FittedPrior
 from .fitted import read as read_prior
 from .fitted import write as write_prior
-from .generate import Decoding, generate, prior_sample
+from .generate import Decoding, chances, generate, prior_sample
 from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
 from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
 from .parts.decoders import DECODERS
@@ -218,6 +218,14 @@ class TextVAE:
 
         In a model with labels and without `label`, labels are drawn as often as training had them.
         """
+        z, labels = self.draw(n, label=label, seed=seed)
+        return self.decode(z, label=labels, seed=seed, **decoding)
+
+    def draw(
+        self, n: int, *, label: str | None = None, seed: int = 0
+    ) -> tuple[Float[Tensor, "N D"], list[str | None] | None]:
+        """What `sample` writes from: n latents of the prior, and their labels in a model that has
+        any; None for a sentence without one."""
         if n < 1:
             raise UserError("the number of samples must be at least 1")
         rows = self._rows(label, n)
@@ -225,11 +233,13 @@ class TextVAE:
             shares = torch.tensor(self.vae.labels.shares)
             chance = torch.Generator().manual_seed(seed)
             rows = torch.multinomial(shares, n, replacement=True, generator=chance)
-        return self._write(prior_sample(self.vae, n, seed, rows), rows, seed=seed, **decoding)
+        known: list[str | None] = [*self.labels, None]
+        names = None if rows is None else [known[row] for row in rows.tolist()]
+        return prior_sample(self.vae, n, seed, rows).cpu(), names
 
     def encode(self, lines: Sequence[str], *, label: Label = None) -> Float[Tensor, "N D"]:
         """Posterior means, one a line; of lines with these labels in a model that knows them."""
-        return posterior_means(self.vae, self.ids(lines, label)).cpu()
+        return self._means(self.ids(lines, label)).cpu()
 
     def decode(
         self, z: Float[Tensor, "N D"], *, label: Label = None, seed: int = 0, **decoding: Any
@@ -246,9 +256,20 @@ class TextVAE:
         self, z: Tensor, rows: Tensor | None, *, seed: int, batch: int = 1024, **decoding: Any
     ) -> list[str]:
         how = Decoding(**{"max_length": self.config.corpus.max_tokens} | decoding)
+        chance = chances(len(z), how, seed)
+        return self.tokenizer.decode(self._written(z, rows, how, chance, batch))
+
+    # The two doors through which the model is asked for anything strings are made of; who has
+    # several callers at once (`web.engine`) puts them together here.
+
+    def _written(
+        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int
+    ) -> list[list[int]]:
         z = z.to(self.vae.device)
-        written = generate(self.vae, z, how, labels=rows, seed=seed, batch=batch)
-        return self.tokenizer.decode(written)
+        return generate(self.vae, z, how, labels=rows, chance=chance, batch=batch)
+
+    def _means(self, sentences: InMemory) -> Float[Tensor, "N D"]:
+        return posterior_means(self.vae, sentences)
 
     def reconstruct(
         self, lines: Sequence[str], *, label: Label = None, seed: int = 0, **decoding: Any

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_space
+from . import cli_space, cli_web
 from .cli_options import (
     Json,
     OwnPrior,
@@ -281,6 +281,10 @@ def corpora(as_json: Json = False) -> None:
         return
     for name, description in held.items():
         say(f"builtin:{name:12} {description}")
+
+
+app.command()(cli_web.serve)
+app.command()(cli_web.explore)
 
 
 def main() -> None:

@@ -57,6 +57,13 @@ def prior_sample(
         return p.sample(torch.Size([] if p.batch_shape else [count]))
 
 
+def chances(count: int, how: Decoding, seed: int) -> Float[Tensor, "N T"]:
+    """All random numbers of `count` sentences, a row each: how the rows are batched later cannot
+    matter. None where nothing is drawn."""
+    width = 0 if how.greedy or how.beam else how.max_length
+    return torch.rand(count, width, generator=torch.Generator().manual_seed(seed))
+
+
 @torch.no_grad()
 def generate(
     vae: VAE,
@@ -65,17 +72,15 @@ def generate(
     *,
     labels: Int[Tensor, "N"] | None = None,
     seed: int = 0,
+    chance: Float[Tensor, "N T"] | None = None,
     batch: int = 1024,
 ) -> list[list[int]]:
-    """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order."""
+    """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order. chance: the
+    random numbers, in place of `chances` by `seed`."""
     training = vae.training
     vae.eval()
-    z = vae.joined(z, labels)
-    # All random numbers first, one row a sentence: how the rows are batched cannot matter.
-    chance = torch.rand(
-        len(z), 0 if how.greedy or how.beam else how.max_length,
-        generator=torch.Generator().manual_seed(seed),
-    ).to(vae.device)  # fmt: skip
+    chance = chances(len(z), how, seed) if chance is None else chance
+    z, chance = vae.joined(z, labels), chance.to(vae.device)
     try:
         written: list[list[int]] = []
         for part, row in zip(z.split(batch), chance.split(batch), strict=True):

@@ -114,6 +114,10 @@ class Space:
     def all_at(self, lines: Sequence[str]) -> Float[Tensor, "N D"]:
         return self.on(self.model.encode(lines, label=self.label).to(self.cloud.mean))
 
+    def own(self, text: str) -> Cloud:
+        """A sentence's own posterior."""
+        return clouds.of_lines(self.model, [text], self.label)
+
     def on(self, z: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """z where z can be: the sphere is a model's own, all else is flat."""
         return unit(z) if self.cloud.sphere else z
@@ -207,7 +211,7 @@ class Space:
     ) -> list[Written]:
         """n sentences about one: its mean plus `radius` posterior standard deviations of noise;
         1 is the sentence's own posterior, where that is Gaussian."""
-        own = clouds.of_lines(self.model, [text], self.label)
+        own = self.own(text)
         chance = torch.Generator().manual_seed(seed)
         noise = torch.randn(n, own.mean.shape[1], generator=chance).to(own.mean)
         z = own.mean + radius * own.variance.sqrt() * noise

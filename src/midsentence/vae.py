@@ -152,6 +152,10 @@ class VAE(nn.Module):
         """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed."""
         return self._scored(batch, self._hidden(batch, z), len(z))
 
+    def log_words(self, batch: Batch, z: Float[Tensor, "B D"]) -> Float[Tensor, "M"]:
+        """log p(word | words before, z), nats, of every word and ``</s>``, sentence by sentence."""
+        return self.head.log_prob(self._hidden(batch, z[None]), batch.targets[batch.mask])
+
     def _hidden(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "M H"]:
         """What the decoder says before every word of every sentence, K times over."""
         inputs = batch.inputs.expand(len(z), -1, -1).flatten(0, 1)

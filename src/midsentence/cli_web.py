@@ -1,0 +1,130 @@
+"""The commands that serve a run over HTTP. `cli` lists them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .cli_options import OwnPrior, Run
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .space import Space
+
+Host = Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")]
+Key = Annotated[
+    str | None,
+    typer.Option(envvar="MIDSENTENCE_API_KEY", help="What clients must know."),
+]
+AllowHost = Annotated[
+    list[str], typer.Option(help="A name this is reached by, besides localhost; may be repeated.")
+]
+Sentences = Annotated[int, typer.Option(min=100, help="Training sentences in the latent space.")]
+
+
+def serve(
+    run: Run,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: Key = None,
+    allow_host: AllowHost = [],  # noqa: B006 (never changed)
+    sentences: Sentences = 20_000,
+    own_prior: OwnPrior = False,
+) -> None:
+    """Answer over HTTP what the other commands do: JSON, with OpenAPI at /openapi.json.
+
+    [bold]Examples[/bold]
+
+      midsentence serve runs/poems
+
+      curl localhost:8000/v1/sample -H 'content-type: application/json' -d '{"n": 3}'
+    """
+    _start(run, host, port, api_key, allow_host, sentences, own_prior, explorer=False)
+
+
+def explore(
+    run: Run,
+    corpus: Annotated[
+        str | None, typer.Option(help="A file of lines to put on the map too.")
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: Key = None,
+    allow_host: AllowHost = [],  # noqa: B006 (never changed)
+    sentences: Sentences = 20_000,
+    umap: Annotated[bool, typer.Option("--umap", help="Also a UMAP view (extra map).")] = False,
+    own_prior: OwnPrior = False,
+) -> None:
+    """A page to look at the latent space and move about in it, served with the service.
+
+    [bold]Example[/bold]
+
+      midsentence explore runs/poems        then open http://localhost:8000
+    """
+    _start(run, host, port, api_key, allow_host, sentences, own_prior,
+           explorer=True, corpus=corpus, umap=umap)  # fmt: skip
+
+
+def _start(
+    run: Path,
+    host: str,
+    port: int,
+    key: str | None,
+    names: list[str],
+    sentences: int,
+    own_prior: bool,
+    *,
+    explorer: bool,
+    corpus: str | None = None,
+    umap: bool = False,
+) -> None:
+    try:
+        from .web import server, service
+        from .web.card import Card
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'midsentence[web]'") from None
+    from . import directions
+    from .bundle import TextVAE
+
+    if key is None and not server.is_loopback(host):
+        print("anyone who reaches this port may use the model: --api-key asks for a key",
+              file=sys.stderr)  # fmt: skip
+    model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
+    space = _space(run, model, sentences)
+    found = {name: directions.read(run, name) for name in directions.names(run)}
+    more: Any = None
+    if explorer:
+        from .web import explorer as page
+        from .web.atlas import Atlas
+
+        atlas = None if space is None else Atlas.of(space, _lines(corpus))
+        if atlas is not None and umap:
+            print("UMAP ...", file=sys.stderr)
+            atlas.add_umap()
+        more = page.routes(atlas)
+    app = service.create(
+        model, space, Card.of(run, model, space), found=found, key=key or None,
+        hosts=server.hosts(host, names), more=more,
+    )  # fmt: skip
+    server.run(app, host, port)
+
+
+def _space(run: Path, model: Any, sentences: int) -> "Space | None":
+    """The space of a run; None, with a line that says why, where there is none."""
+    from .space import Space
+
+    try:
+        return Space.open(run, model=model, sentences=sentences)
+    except UserError as error:
+        print(f"no map: {error}", file=sys.stderr)
+        return None
+
+
+def _lines(corpus: str | None) -> list[str]:
+    if corpus is None:
+        return []
+    from .text.readers import read
+
+    return [line.text for line in read(corpus)]

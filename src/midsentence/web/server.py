@@ -1,0 +1,119 @@
+"""Running the service: uvicorn, with an end to every wait."""
+
+import asyncio
+import socket
+import sys
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import UserError
+from .gate import LOOPBACK
+
+HEAD_SECONDS = 10.0
+"""For the head of a request, from its first byte or from opening the connection."""
+
+CONNECTIONS = 1000
+"""Open at once; the one that has been silent longest makes room."""
+
+HEAD_BYTES, IDLE_SECONDS, FAREWELL_SECONDS = 16 * 1024, 5, 3
+
+
+class PunctualProtocol(H11Protocol):
+    """uvicorn's protocol, whose timeout is for idle connections only: a request's head that is half
+    sent would be waited for without end. (Bodies are the gate's to time.)"""
+
+    deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            # A set has no order, but each protocol knows since when it waits.
+            waits = [c for c in self.connections if getattr(c, "deadline", None) is not None]
+            if waits:
+                min(waits, key=lambda c: c.deadline.when())._late()  # type: ignore[union-attr]
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget()
+        elif self.deadline is None and not self.transport.is_closing():
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self.deadline = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def _forget(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+    def _late(self) -> None:
+        self.deadline = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def server(app: Any, host: str, port: int) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=PunctualProtocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=2048,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=FAREWELL_SECONDS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )
+    return uvicorn.Server(config)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def hosts(host: str, names: list[str]) -> tuple[str, ...]:
+    """What a Host header may say: this machine's own names, where we listen, and what was asked."""
+    own = f"[{host}]" if ":" in host else host
+    return (*LOOPBACK, own.lower(), *(name.lower() for name in names))
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises UserError where the port is taken, or the address not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        why = error.strerror or str(error)
+        text = f"cannot listen on {host}:{port}: {why}. --port 0 finds a free one"
+        raise UserError(text) from None
+    return found
+
+
+def run(app: Any, host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM; then within `FAREWELL_SECONDS` and a bit it is over."""
+    bound = listening(host, port)
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    print(f"http://{shown}:{bound.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):  # raised by uvicorn once all is shut down
+        server(app, host, port).run(sockets=[bound])
