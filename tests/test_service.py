@@ -19,6 +19,7 @@ from midsentence.web import service
 from midsentence.web.card import Card
 from midsentence.web.engine import Engine, Late, SharedSpace, SharedVAE, Stopped
 from midsentence.web.gate import Limits
+from served import started
 from test_cli import LINES, SMALL, call
 
 HOSTILE = ["\ud800", "a\udfffb", "", "   ", "x" * 5000]
@@ -45,39 +46,6 @@ def model(run):
 @pytest.fixture(scope="module")
 def space(run, model):
     return Space.open(run, model=model)
-
-
-class Client:
-    def __init__(self, port):
-        self.port = port
-
-    def ask(self, method, path, body=None, headers=None):
-        """(status, JSON or text, headers)"""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"content-type": "application/json"} | (headers or {})
-        link.request(method, path, content, sent)
-        answer = link.getresponse()
-        text = answer.read().decode()
-        link.close()
-        kind = answer.getheader("content-type", "")
-        return answer.status, json.loads(text) if "json" in kind else text, answer
-
-    def post(self, path, **body):
-        return self.ask("POST", path, body)[:2]
-
-    def get(self, path):
-        return self.ask("GET", path)[:2]
-
-
-def started(app):
-    bound = serving.listening("127.0.0.1", 0)
-    server = serving.server(app, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    return server, thread, Client(bound.getsockname()[1])
 
 
 @pytest.fixture

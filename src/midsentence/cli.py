@@ -72,6 +72,9 @@ def train(
     max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Minutes at most.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Curves, samples and the map in a browser.")
+    ] = False,
 ) -> None:
     """Train a model on one sentence a line.
 
@@ -93,13 +96,16 @@ def train(
     from . import console, pipeline
 
     show = console.Training()
+    watched = cli_web.Watched(out, show) if watch else None
     try:
         model = pipeline.train(
             corpus, out, recipe=recipe, file=config, settings=settings, valid=valid, test=test,
-            resume=resume, listener=show,
+            resume=resume, listener=watched or show,
         )  # fmt: skip
     finally:
         show.stop()
+        if watched is not None:
+            watched.stop()
     if model is None:
         print(f"stopped and saved. Go on with: midsentence train {corpus} --out {out} --resume",
               file=sys.stderr)  # fmt: skip

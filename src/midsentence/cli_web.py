@@ -1,6 +1,8 @@
 """The commands that serve a run over HTTP. `cli` lists them."""
 
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +57,7 @@ def explore(
     allow_host: AllowHost = [],  # noqa: B006 (never changed)
     sentences: Sentences = 20_000,
     umap: Annotated[bool, typer.Option("--umap", help="Also a UMAP view (extra map).")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="A run that is being trained.")] = False,
     own_prior: OwnPrior = False,
 ) -> None:
     """A page to look at the latent space and move about in it, served with the service.
@@ -63,6 +66,15 @@ def explore(
 
       midsentence explore runs/poems        then open http://localhost:8000
     """
+    if watch:
+        if not run.is_dir():
+            raise UserError(f"{run}: no such folder; `midsentence train --watch` makes one")
+        server = _installed()
+        from .web.watching import Latest
+
+        bound = server.listening(host, port)
+        server.run(Latest(run, server.hosts(host, allow_host), api_key or None), bound, host)
+        return
     _start(run, host, port, api_key, allow_host, sentences, own_prior,
            explorer=True, corpus=corpus, umap=umap)  # fmt: skip
 
@@ -91,6 +103,7 @@ def _start(
     if key is None and not server.is_loopback(host):
         print("anyone who reaches this port may use the model: --api-key asks for a key",
               file=sys.stderr)  # fmt: skip
+    bound = server.listening(host, port)  # first: a port that is taken should be said at once
     model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
     space = _space(run, model, sentences)
     found = {name: directions.read(run, name) for name in directions.names(run)}
@@ -108,7 +121,40 @@ def _start(
         model, space, Card.of(run, model, space), found=found, key=key or None,
         hosts=server.hosts(host, names), more=more,
     )  # fmt: skip
-    server.run(app, host, port)
+    server.run(app, bound, host)
+
+
+def _installed() -> Any:
+    """`web.server`. Raises UserError without the extra."""
+    try:
+        from .web import server, service
+    except ImportError as error:
+        text = f"{error.name} is not installed: pip install 'midsentence[web]'"
+        raise UserError(text) from None
+    assert service
+    return server
+
+
+class Watched:
+    """A listener to a training that has it watched in a browser, by a process of its own: what that
+    computes cannot touch the random numbers of the training."""
+
+    def __init__(self, out: Path, inner: Callable[[str, Any], None]):
+        _installed()
+        self.out, self.inner = out, inner
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, event: str, record: Any) -> None:
+        if event == "start" and self.process is None:
+            command = [sys.executable, "-m", "midsentence", "explore", str(self.out), "--watch"]
+            # Ctrl-C is for the training, which then ends this.
+            self.process = subprocess.Popen([*command, "--port", "0"], start_new_session=True)
+        self.inner(event, record)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10)
 
 
 def _space(run: Path, model: Any, sentences: int) -> "Space | None":

@@ -23,8 +23,10 @@ from ..text.batches import collate
 from . import schemas as ask
 from .atlas import Atlas
 from .context import Service
+from .gate import Gate
 from .plain import encoded
 from .routes import all_told, told
+from .service import bare
 
 PAGE = resources.files(__package__) / "page"
 TYPES = {
@@ -33,7 +35,7 @@ TYPES = {
     ".css": "text/css",
     ".svg": "image/svg+xml",
 }
-NEIGHBOURS = 5
+NEIGHBOURS, SAMPLES = 5, 8
 
 
 def routes(atlas: Atlas | None, run: Path | None = None) -> Callable[[Service], APIRouter]:
@@ -45,7 +47,7 @@ def routes(atlas: Atlas | None, run: Path | None = None) -> Callable[[Service], 
         _page(api)
         _map(api, service, atlas)
         _exports(api, service, atlas)
-        _watch(api, run)
+        _watch(api, service, run)
         if atlas is not None:
             atlas.find_nll(service.engine)
         return api
@@ -199,13 +201,42 @@ def _table(chart: Atlas, delimiter: str, places: bool) -> str:
     return out.getvalue()
 
 
-def _watch(api: APIRouter, run: Path | None) -> None:
+def _watch(api: APIRouter, service: Service | None, run: Path | None) -> None:
+    written: list[str] = []
+
     @api.get("/v1/watch")
     def watch(after: Annotated[int, Query(ge=0, le=10**9)] = 0) -> Any:
-        """Records of a training that goes on, from number `after` on."""
+        """Records of a training that goes on, from number `after` on, and what its best model
+        writes."""
         if run is None:
             raise UserError("nothing is being trained here: start with `midsentence train --watch`")
         path = run / "metrics.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        records = [json.loads(line) for line in lines[after:]]
-        return {"records": records, "next": len(lines)}
+        if service is not None and not written:
+            written.extend(service.model.sample(SAMPLES, seed=0))
+        return {
+            "records": [json.loads(line) for line in lines[after:]],
+            "next": len(lines),
+            "running": not (run / "evaluation.json").exists(),
+            "samples": written,
+        }
+
+
+def waiting(run: Path, hosts: tuple[str, ...], key: str | None = None) -> Gate:
+    """The application until there is a model: the page, and the curves."""
+    api = APIRouter()
+    _page(api)
+    _watch(api, None, run)
+
+    @api.get("/v1/model")
+    def describe() -> Any:
+        nothing: dict[str, list[Any]] = {
+            key: [] for key in ("labels", "active", "loc", "scale", "directions")
+        }
+        return {"name": run.resolve().name, "latent": 0, "sentences": 0, "training": True} | nothing
+
+    @api.get("/v1/map")
+    def none_yet() -> Any:
+        raise HTTPException(404, "there is a map after the first validation")
+
+    return bare(api, hosts, key)

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.to_thread
+
 from .metrics import Metrics
 from .plain import encoded
 
@@ -53,20 +55,32 @@ class Refused(Exception):
 @dataclass
 class Gate:
     """An ASGI application around another. hosts: names in the Host header that are answered;
-    key: what a client must know, or None."""
+    key: what a client must know, or None; close: called when all is over."""
 
     app: App
     hosts: tuple[str, ...]
     metrics: Metrics
     key: str | None = None
     limits: Limits = field(default_factory=Limits)
+    close: Callable[[], None] = lambda: None
     busy: int = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._time(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        # As many threads as may wait, or waiting would be in a line before the line.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = self.limits.waiting
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _time(self, scope: Message, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         status = 500
 

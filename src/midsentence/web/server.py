@@ -110,10 +110,10 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
-def run(app: Any, host: str, port: int) -> None:
-    """Serve until Ctrl-C or SIGTERM; then within `FAREWELL_SECONDS` and a bit it is over."""
-    bound = listening(host, port)
+def run(app: Any, bound: socket.socket, host: str) -> None:
+    """Serve on a socket of `listening` until Ctrl-C or SIGTERM; `FAREWELL_SECONDS` later it is
+    over."""
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
     print(f"http://{shown}:{bound.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     with suppress(KeyboardInterrupt):  # raised by uvicorn once all is shut down
-        server(app, host, port).run(sockets=[bound])
+        server(app, host, bound.getsockname()[1]).run(sockets=[bound])

@@ -3,11 +3,9 @@
 Its routes are plain functions, run by threads, and meet in the engine.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
-import anyio.to_thread
 import torch
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -69,13 +67,24 @@ def create(
     assert isinstance(own, SharedVAE)
     service = Service(own, shared, card, engine, metrics, dict(found or {}))
 
-    @asynccontextmanager
-    async def living(_: FastAPI) -> AsyncIterator[None]:
-        # As many threads as may wait, or waiting would be in a line before the line.
-        anyio.to_thread.current_default_thread_limiter().total_tokens = limits.waiting
-        yield
-        engine.close()
+    api = APIRouter()
+    api.include_router(routes.text(service))
+    api.include_router(health(service))
+    if more is not None:
+        api.include_router(more(service))
+    gate = bare(api, hosts, key, limits, metrics)
+    gate.close = engine.close
+    return gate
 
+
+def bare(
+    api: APIRouter,
+    hosts: tuple[str, ...],
+    key: str | None = None,
+    limits: Limits | None = None,
+    metrics: Metrics | None = None,
+) -> Gate:
+    """Routes, with errors of one line, behind the gate."""
     app = FastAPI(
         title="midsentence",
         version=__version__,
@@ -83,14 +92,10 @@ def create(
         docs_url=None,  # their scripts come from elsewhere
         redoc_url=None,
         default_response_class=PlainJSON,
-        lifespan=living,
     )
-    app.include_router(routes.text(service))
-    app.include_router(health(service))
-    if more is not None:
-        app.include_router(more(service))
+    app.include_router(api)
     _errors(app)
-    return Gate(app, hosts, metrics, key, limits)
+    return Gate(app, hosts, metrics or Metrics(), key, limits or Limits())
 
 
 def _errors(app: FastAPI) -> None:

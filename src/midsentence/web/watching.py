@@ -1,0 +1,55 @@
+"""A run that is being trained, served: always its best model so far."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..bundle import TextVAE
+from ..errors import UserError
+from ..space import Space
+from . import explorer, service
+from .atlas import Atlas
+from .card import Card
+from .gate import Gate, Message, Receive, Send
+
+SENTENCES, EVERY = 2000, 2.0
+"""Of the map, so that it is made in a moment while training has the processor; seconds between two
+looks at the run."""
+
+
+class Latest:
+    """An ASGI application that is always the newest of several."""
+
+    def __init__(self, run: Path, hosts: tuple[str, ...], key: str | None):
+        self.run, self.hosts, self.key = run, hosts, key
+        self.app: Gate = explorer.waiting(run, hosts, key)
+        self.seen: Any = None
+        threading.Thread(target=self._look, name="watch", daemon=True).start()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+    def _look(self) -> None:
+        while True:
+            self.refresh()
+            time.sleep(EVERY)
+
+    def refresh(self) -> None:
+        """Serve the model in the run folder, if it is another than before."""
+        try:
+            now = (self.run / "manifest.json").stat().st_mtime_ns
+            if now == self.seen:
+                return
+            model = TextVAE.from_pretrained(self.run, prior="own")
+            space = Space.open(self.run, model=model, sentences=SENTENCES) if model.latent else None
+            atlas = Atlas.of(space) if space is not None else None
+        except (UserError, OSError):  # it is just being written: next time
+            return
+        card = Card.of(self.run, model, space, training=True)
+        before, self.app = self.app, service.create(
+            model, space, card, hosts=self.hosts, key=self.key,
+            more=explorer.routes(atlas, self.run),
+        )  # fmt: skip
+        self.seen = now
+        before.close()  # who still waits for the old one is told that it ends, and asks again

@@ -1,0 +1,229 @@
+"""The map and the explorer's routes: numbers that can be checked, over a real socket."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="needs the extra web")
+
+from midsentence import UserError
+from midsentence.measuring.likelihood import survey
+from midsentence.space import Space
+from midsentence.text.batches import collate
+from midsentence.web import explorer, service, watching
+from midsentence.web.atlas import Atlas
+from midsentence.web.card import Card
+from midsentence.web.engine import Engine
+from midsentence.web.gate import LOOPBACK
+from served import started, until
+from test_cli import LINES, SMALL, call
+
+EXTRA = ["anna sees <b>bread</b>", "=cmd()"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("atlas")
+    rows = (f"{'ab'[i % 2]}\t{line}\n" for i, line in enumerate(LINES * 6))
+    (folder / "text.tsv").write_text("".join(rows), "utf-8")
+    done = call(
+        f"train {folder}/text.tsv --out {folder}/run --max-steps 3 --text-field 1 --seed 1 "
+        f"--label-field 0 --set labels.condition=false {SMALL}"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def space(run):
+    return Space.open(run)
+
+
+@pytest.fixture(scope="module")
+def atlas(space):
+    return Atlas.of(space, EXTRA)
+
+
+@pytest.fixture(scope="module")
+def client(run, space, atlas):
+    more = explorer.routes(atlas, run)
+    app = service.create(space.model, space, Card.of(run, space.model, space), more=more)
+    server, thread, found = started(app)
+    yield found
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_the_plane_is_that_of_the_greatest_variance(space, atlas):
+    mean = space.cloud.mean.double().numpy()
+    centred = mean - mean.mean(0)
+    values = np.linalg.svd(centred, full_matrices=False)[1] ** 2
+    xy = atlas.views["pca"].xy[: len(mean)]
+    np.testing.assert_allclose((xy**2).sum(0), values[:2], rtol=1e-3)
+    assert abs(np.corrcoef(xy.T)[0, 1]) < 1e-3
+
+
+def test_a_place_of_the_plane_comes_back_to_itself(atlas):
+    z = atlas.at(0.3, -0.2, "pca")
+    np.testing.assert_allclose(atlas.project(z[None])[0], [0.3, -0.2], atol=1e-5)
+    with pytest.raises(UserError, match="no view"):
+        atlas.at(0, 0, "umap")
+
+
+def test_a_place_of_another_view_is_near_its_points(atlas):
+    atlas.views["other"] = type(atlas.views["pca"])(atlas.views["pca"].xy * 3 + 1)
+    x, y = atlas.views["other"].xy[4]
+    torch.testing.assert_close(atlas.at(x, y, "other"), atlas.mean[4], atol=1e-4, rtol=1e-3)
+    del atlas.views["other"]
+
+
+def test_the_map_has_every_sentence(client, space, atlas):
+    found = client.get("/v1/map")[1]
+    assert found["count"] == len(space.cloud) + len(EXTRA)
+    assert found["text"][-2:] == EXTRA
+    assert found["held"][-2:] == [1, 1]
+    assert found["label_names"] == ["a", "b"]
+    assert set(found["label"][:-2]) == {0, 1}
+    assert found["length"] == [len(ids) for ids in space.model.tokenizer.encode(found["text"])]
+    assert len(set(map(len, (found[k] for k in ("x", "y", "text", "cluster", "held"))))) == 1
+    values = client.get("/v1/map/dimension/1")[1]["values"]
+    assert values == pytest.approx(atlas.mean[:, 1].tolist(), abs=1e-4)
+    assert client.get("/v1/map/dimension/4")[0] == 404
+    assert client.get("/v1/map/view/umap")[0] == 404
+    rows = client.post("/v1/map/search", query="ANNA")[1]["rows"]
+    assert rows == [i for i, text in enumerate(found["text"]) if "anna" in text]
+
+
+def test_the_nll_of_the_map_is_a_bound_a_token(space):
+    atlas, engine = Atlas.of(space), Engine()
+    atlas.find_nll(engine).join()
+    engine.close()
+    model, lines = space.model, atlas.lines[:20]
+    found = survey(model.vae, model.ids(lines))
+    bound = found.log_px - found.kl.sum(1)
+    tokens = torch.tensor([len(model.tokenizer.encode([s])[0]) + 1 for s in lines])
+    # One sample each, of another batch: the means agree within their error.
+    gap = torch.tensor(atlas.nll[:20]) + bound / tokens
+    assert gap.mean().abs() < 5 * gap.std() / 20**0.5 + 0.05
+    assert atlas.done == len(atlas)
+
+
+def test_a_click_is_decoded(client, space, atlas):
+    found = client.post("/v1/map/point", x=0.1, y=0.2, n=3, seed=5)[1]
+    z = atlas.at(0.1, 0.2, "pca")
+    assert found["z"] == pytest.approx(z.tolist(), abs=1e-5)
+    assert found["written"]["text"] == space.written(z[None])[0].text
+    drawn = space.written(z.repeat(3, 1), seed=5, temperature=1.0)
+    assert [w["text"] for w in found["samples"]] == [w.text for w in drawn]
+    assert [n["text"] for n in found["neighbours"]] == [n.text for n in space.neighbours(z, 5)]
+
+
+def test_a_sentence_is_read_word_by_word(client, space):
+    model, line = space.model, LINES[4]
+    found = client.post("/v1/read", text=line)[1]
+    z = model.encode([line])
+    assert found["mean"] == pytest.approx(z[0].tolist(), abs=1e-5)
+    assert [t["token"] for t in found["tokens"]] == [*line.split(), "</s>"]
+    batch = collate(model.tokenizer.encode([line]))
+    with torch.no_grad():
+        whole = -float(model.vae.log_px(batch, z[None]))
+    assert found["nll"] == pytest.approx(whole, rel=1e-4)
+    assert sum(t["nll"] for t in found["tokens"]) == pytest.approx(whole, rel=1e-4)
+    kl = survey(model.vae, model.ids([line])).kl[0].tolist()
+    assert found["kl"] == pytest.approx(kl, rel=1e-4, abs=1e-6)
+    assert found["reconstruction"]["text"] == model.reconstruct([line])[0]
+
+
+def test_exports_have_a_row_for_every_point(client, atlas):
+    found = atlas_csv(client)
+    assert [row["text"] for row in found] == atlas.lines
+    assert float(found[3]["x"]) == pytest.approx(atlas.views["pca"].xy[3, 0], abs=1e-3)
+    content = client.raw("/v1/export/projector.zip")
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        tensors = [row.split("\t") for row in file.read("tensors.tsv").decode().splitlines()]
+        metadata = file.read("metadata.tsv").decode().splitlines()
+    assert np.array(tensors, float).shape == tuple(atlas.mean.shape)
+    assert len(metadata) == len(atlas) + 1
+
+
+def atlas_csv(client):
+    return list(csv.DictReader(io.StringIO(client.raw("/v1/export/atlas.csv").decode())))
+
+
+def test_a_training_can_be_watched(client, run):
+    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
+    found = client.get("/v1/watch")[1]
+    assert found["records"] == [json.loads(line) for line in lines]
+    assert client.get(f"/v1/watch?after={len(lines)}")[1] == {"records": [], "next": len(lines)}
+    assert client.get("/v1/watch?after=-1")[0] == 422
+
+
+def test_a_run_without_its_corpus_has_no_map(run, space):
+    app = service.create(space.model, None, Card.of(run, space.model, None),
+                         more=explorer.routes(None))  # fmt: skip
+    server, thread, client = started(app)
+    status, found = client.get("/v1/map")
+    assert (status, found["error"]) == (404, "this run has no corpus to make a map of")
+    assert client.post("/v1/sample", n=1)[0] == 200
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_umap_says_what_to_install(atlas, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(UserError, match=r"midsentence\[map\]"):
+        atlas.add_umap()
+
+
+def test_a_run_is_served_while_it_is_trained(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "EVERY", 0.05)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    app = watching.Latest(folder, LOOPBACK, None)
+    server, thread, client = started(app)
+    assert client.get("/v1/model")[1]["latent"] == 0
+    assert client.get("/v1/map")[0] == 404
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n', "utf-8")
+    found = client.get("/v1/watch")[1]
+    assert found == {"records": [{"step": 1}], "next": 1, "running": True, "samples": []}
+    shutil.copytree(run, folder, dirs_exist_ok=True)
+    until(lambda: client.get("/v1/model")[1]["latent"] == 4)
+    assert client.get("/v1/model")[1]["training"] is True
+    assert client.get("/v1/map")[1]["count"] > 0
+    assert len(client.get("/v1/watch")[1]["samples"]) == 8
+    assert client.get("/v1/watch")[1]["running"] is False
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_train_watch_shows_a_page_and_ends_with_the_training(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(LINES * 6) + "\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "midsentence", "train", tmp_path / "text.txt", "--watch",
+         "--out", tmp_path / "run", "--max-minutes", "0.1", *SMALL.split()],
+        capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"http://localhost:\d+ ", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_explore_says_what_is_wrong(tmp_path, run):
+    assert "no such folder" in call(f"explore {tmp_path}/none").stderr
+    assert "no such folder" in call(f"explore {tmp_path}/none --watch").stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = call(f"explore {run} --port {port}")
+    assert found.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in found.stderr
+    assert found.stderr.count("\n") == 1
