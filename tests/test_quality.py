@@ -2,9 +2,11 @@
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
+import sacrebleu
 import torch
 from typer.testing import CliRunner
 
@@ -187,3 +189,35 @@ def test_the_factors_of_the_grammar_are_looked_for(tmp_path):
         "mig", "dci_disentanglement", "dci_completeness", "dci_informativeness",
     }  # fmt: skip
     assert all(0 <= v <= 1 for v in found.values())
+
+
+def words(sentence):
+    return " ".join(f"w{token}" for token in sentence)
+
+
+def drawn(count, seed):
+    chance = random.Random(seed)
+    return [[chance.randrange(6) for _ in range(chance.randint(4, 9))] for _ in range(count)]
+
+
+def test_bleu_is_sacrebleus():
+    written, first, second = (drawn(60, seed) for seed in range(3))
+    metric = sacrebleu.metrics.BLEU(tokenize="none", smooth_method="none", force=True)
+    theirs = metric.corpus_score(
+        list(map(words, written)), [list(map(words, first)), list(map(words, second))]
+    )
+    pairs = [list(both) for both in zip(first, second, strict=True)]
+    assert quality.bleu(written, pairs) == pytest.approx(theirs.score / 100, rel=1e-9)
+
+
+def test_self_bleu_is_the_mean_of_sacrebleus():
+    written = [*drawn(40, 5), [0, 1], [2]]  # some are shorter than BLEU's orders
+    metric = sacrebleu.metrics.BLEU(
+        tokenize="none", smooth_method="floor", smooth_value=quality.FLOOR, effective_order=True
+    )
+    lines = list(map(words, written))
+    theirs = [
+        metric.sentence_score(line, lines[:i] + lines[i + 1 :]).score / 100
+        for i, line in enumerate(lines)
+    ]
+    assert quality.self_bleu(written) == pytest.approx(sum(theirs) / len(theirs), rel=1e-9)
