@@ -82,7 +82,7 @@ class TrainingSettings(Section):
     but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. patience:
     validations without a better bound until training stops; 0 never stops. `validations`: how many
     an epoch. compile: encoder and decoder through torch.compile while training, if there is a
-    compiler. aggressive, pretrain: see `learning.procedures`.
+    compiler. aggressive, pretrain: see `learning.procedures`; average: `learning.averaging`.
     """
 
     epochs: float = 20
@@ -98,6 +98,7 @@ class TrainingSettings(Section):
     device: str = "auto"
     aggressive: int = 0
     pretrain: float = 0.0
+    average: float | None = None
     compile: bool = False
     tensorboard: bool = False
 

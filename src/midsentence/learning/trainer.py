@@ -21,6 +21,7 @@ from ..parts.layers import frozen
 from ..text.batches import Batches, Budget, collate, shuffled, usual
 from ..text.corpus import Corpus
 from . import checkpoint
+from .averaging import Average
 from .compiling import compile_in_place
 from .objectives import OBJECTIVES, Objective
 from .optimizers import OPTIMIZERS, Optimizer, clipped_step
@@ -90,8 +91,11 @@ class Trainer:
         self.objective.to(self.device)
         self.aggressive = Aggressive(settings.aggressive) if settings.aggressive else None
         self.reads, self.writes = sides(self.vae)
+        self.average = Average(self.vae, settings.average)
         if not 0 <= settings.pretrain < 1:
             raise UserError("training.pretrain is a part of the run: 0 (off) to below 1")
+        if settings.average is not None and not 0 <= settings.average < 1:
+            raise UserError("training.average is a part of the run: 0 to below 1")
         tokens = settings.batch_tokens or usual(corpus.train.lengths)
         self.budget = Budget(tokens, settings.batch_sentences)
         for part in (self.vae.encoder, self.vae.decoder) if settings.compile else ():
@@ -123,6 +127,7 @@ class Trainer:
                 at.step, at.index = at.step + 1, at.index + 1
                 at.seconds = time.monotonic() - began
                 before, progress = progress, self._progress(planned)
+                self.average.add(self.vae, at.step, progress)
                 if at.step % RECORD_EVERY == 0:
                     self._check()
                     self._record("train", tally.flush(time.monotonic()), planned, len(batches))
@@ -155,6 +160,7 @@ class Trainer:
         checkpoint.restore_optimizers(self.optimizer.each, tensors)
         learned = {k[10:]: v for k, v in tensors.items() if k.startswith("objective.")}
         self.objective.load_state_dict(learned)
+        self.average.restore({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         self.optimizer.__dict__.update(state["optimizer"])
         self.at = Position(**state["position"])
         self.bad.fill_(self.at.bad)
@@ -186,6 +192,7 @@ class Trainer:
         other = self.config.model_copy(update={"seed": self.config.seed + 1})
         fresh = bundle.assemble(other, self.corpus.tokenizer.vocab_size)
         reset_decoder(self.vae, fresh, self.optimizer.each)
+        self.average.forget()
         self.at.reset, self.at.best, self.at.stale = True, -math.inf, 0
 
     def _step(self, batches: Batches, progress: float, tally: "Tally") -> None:
@@ -239,6 +246,21 @@ class Trainer:
             )
 
     def _validate(self, planned: int, per_epoch: int) -> None:
+        with self.average.instead(self.vae):
+            better = self._look(planned, per_epoch)
+        at, training = self.at, self.config.training
+        verdict = self.optimizer.validated(better, at.step / per_epoch)
+        if verdict == "back to best":
+            best = checkpoint.load_tensors(self.out / "model.safetensors")
+            bundle.load_weights(self.vae, best, self.out)
+        elif verdict == "stop":
+            at.ended = "learning rate halved to its end"
+        elif training.patience and at.stale >= training.patience:
+            at.ended = f"no better bound in {at.stale} validations"
+        self._save()
+
+    def _look(self, planned: int, per_epoch: int) -> bool:
+        """Measure the bound on the validation part; a better model than before is saved."""
         at = self.at
         self.vae.eval()
         found = bound(self.vae, self.corpus.valid, seed=self.config.seed)
@@ -254,15 +276,7 @@ class Trainer:
             bundle.save(self.out, self.config, self.corpus.tokenizer, self.vae)
         elif self._beta(self._progress(planned)) == self._beta(1.0):
             at.stale += 1  # the bound may well fall while the KL's weight is still moving
-        verdict = self.optimizer.validated(better, at.step / per_epoch)
-        if verdict == "back to best":
-            best = checkpoint.load_tensors(self.out / "model.safetensors")
-            bundle.load_weights(self.vae, best, self.out)
-        elif verdict == "stop":
-            at.ended = "learning rate halved to its end"
-        elif self.config.training.patience and at.stale >= self.config.training.patience:
-            at.ended = f"no better bound in {at.stale} validations"
-        self._save()
+        return better
 
     def _record(self, kind: str, found: Record, planned: int, per_epoch: int) -> None:
         at = self.at
@@ -282,6 +296,7 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in bundle.weights(self.vae).items()}
         tensors |= checkpoint.optimizer_tensors(self.optimizer.each)
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.tensors().items()}
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
