@@ -164,7 +164,10 @@ def test_a_training_can_be_watched(client, run):
     lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
     found = client.get("/v1/watch")[1]
     assert found["records"] == [json.loads(line) for line in lines]
-    assert client.get(f"/v1/watch?after={len(lines)}")[1] == {"records": [], "next": len(lines)}
+    assert found["next"] == len(lines)
+    assert found["running"] is False
+    found = client.get(f"/v1/watch?after={len(lines)}")[1]
+    assert (found["records"], found["next"]) == ([], len(lines))
     assert client.get("/v1/watch?after=-1")[0] == 422
 
 
@@ -219,11 +222,11 @@ def test_train_watch_shows_a_page_and_ends_with_the_training(tmp_path):
 
 
 def test_explore_says_what_is_wrong(tmp_path, run):
-    assert "no such folder" in call(f"explore {tmp_path}/none").stderr
-    assert "no such folder" in call(f"explore {tmp_path}/none --watch").stderr
+    assert b"no such folder" in call(f"explore {tmp_path}/none").stderr
+    assert b"no such folder" in call(f"explore {tmp_path}/none --watch").stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = call(f"explore {run} --port {port}")
     assert found.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in found.stderr
-    assert found.stderr.count("\n") == 1
+    assert f"cannot listen on 127.0.0.1:{port}".encode() in found.stderr
+    assert found.stderr.count(b"\n") == 1

@@ -2,7 +2,11 @@
 
 import http.client
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +23,7 @@ from midsentence.web import service
 from midsentence.web.card import Card
 from midsentence.web.engine import Engine, Late, SharedSpace, SharedVAE, Stopped
 from midsentence.web.gate import Limits
-from served import started
+from served import Client, started, until
 from test_cli import LINES, SMALL, call
 
 HOSTILE = ["\ud800", "a\udfffb", "", "   ", "x" * 5000]
@@ -379,3 +383,25 @@ def test_a_language_model_is_served_too(tmp_path):
     assert client.post("/v1/neighbours", text=LINES[0])[0] == 422
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_and_ends_when_told(run, ending):
+    command = [sys.executable, "-m", "midsentence", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.readline()
+        client = Client(int(re.search(r"http://localhost:(\d+)", said)[1]))
+        until(lambda: alive(client))
+        assert client.get("/health")[1]["status"] == "ok"
+        began = time.monotonic()
+        process.send_signal(ending)
+        process.wait(10)
+        assert time.monotonic() - began < 5
+        assert "Traceback" not in process.stderr.read()
+
+
+def alive(client):
+    try:
+        return client.get("/v1/model")[0] == 200
+    except OSError:
+        return False

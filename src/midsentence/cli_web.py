@@ -72,8 +72,8 @@ def explore(
         server = _installed()
         from .web.watching import Latest
 
-        bound = server.listening(host, port)
-        server.run(Latest(run, server.hosts(host, allow_host), api_key or None), bound, host)
+        with server.listening(host, port) as bound:
+            server.run(Latest(run, server.hosts(host, allow_host), api_key or None), bound, host)
         return
     _start(run, host, port, api_key, allow_host, sentences, own_prior,
            explorer=True, corpus=corpus, umap=umap)  # fmt: skip
@@ -103,25 +103,26 @@ def _start(
     if key is None and not server.is_loopback(host):
         print("anyone who reaches this port may use the model: --api-key asks for a key",
               file=sys.stderr)  # fmt: skip
-    bound = server.listening(host, port)  # first: a port that is taken should be said at once
-    model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
-    space = _space(run, model, sentences)
-    found = {name: directions.read(run, name) for name in directions.names(run)}
-    more: Any = None
-    if explorer:
-        from .web import explorer as page
-        from .web.atlas import Atlas
+    # First of all: that a port is taken should be said at once.
+    with server.listening(host, port) as bound:
+        model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
+        space = _space(run, model, sentences)
+        found = {name: directions.read(run, name) for name in directions.names(run)}
+        more: Any = None
+        if explorer:
+            from .web import explorer as page
+            from .web.atlas import Atlas
 
-        atlas = None if space is None else Atlas.of(space, _lines(corpus))
-        if atlas is not None and umap:
-            print("UMAP ...", file=sys.stderr)
-            atlas.add_umap()
-        more = page.routes(atlas)
-    app = service.create(
-        model, space, Card.of(run, model, space), found=found, key=key or None,
-        hosts=server.hosts(host, names), more=more,
-    )  # fmt: skip
-    server.run(app, bound, host)
+            atlas = None if space is None else Atlas.of(space, _lines(corpus))
+            if atlas is not None and umap:
+                print("UMAP ...", file=sys.stderr)
+                atlas.add_umap()
+            more = page.routes(atlas)
+        app = service.create(
+            model, space, Card.of(run, model, space), found=found, key=key or None,
+            hosts=server.hosts(host, names), more=more,
+        )  # fmt: skip
+        server.run(app, bound, host)
 
 
 def _installed() -> Any:
