@@ -209,7 +209,9 @@ class SharedSpace(Space):
 
     @classmethod
     def of(cls, space: Space, engine: Engine) -> "SharedSpace":
-        return cls(space.cloud, space.held, SharedVAE(space.model, engine))
+        found = cls(space.cloud, space.held, SharedVAE(space.model, engine))
+        assert found.usual  # takes seconds, which the first to ask shouldn't wait for
+        return found
 
     def labelled_as(self, label: str | None) -> "SharedSpace":
         """The same space, asked about sentences of a label."""
