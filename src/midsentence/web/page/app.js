@@ -17,7 +17,7 @@ import * as watch from "./watch.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const open = () => tabs.filter((tab) => !tab.hidden);
-let map, picking = null, framed = false;
+let map, picking = null, framed = false, way = [];
 
 function show(name, focus = false) {
   const wanted = open().find((tab) => tab.id === `tab-${name}`) ?? tabs[0];
@@ -29,6 +29,12 @@ function show(name, focus = false) {
   }
   if (focus) wanted.focus();
   set({ tab: wanted.getAttribute("aria-controls") });
+  if (map) showWay();
+}
+
+function showWay() {
+  map.marks.way = state.tab === "path" ? way : [];
+  map.redraw();
 }
 
 function startTabs() {
@@ -121,8 +127,8 @@ function startMap() {
   map.moved = () => { if (framed) set({ centre: map.centre, scale: map.scale / map.fitted() }); };
   on("at", (spot) => { map.marks.here = spot; map.redraw(); });
   on("moved", ({ mark }) => { map.marks.here = mark; map.redraw(); });
-  on("way", (way) => { map.marks.way = way; map.redraw(); });
-  on("moved-view", () => { map.marks.way = []; map.redraw(); });
+  on("way", (found) => { way = found; showWay(); });
+  on("moved-view", () => { way = []; showWay(); });
   selection.start(map);
   toolbar.start(map);
 }
@@ -159,7 +165,7 @@ async function showCorpus(model) {
   if (!corpus.count) {
     const why = corpus.why ? `${corpus.why[0].toUpperCase()}${corpus.why.slice(1)}.`.replace("..", ".") : "The corpus has no sentences.";
     by("empty").replaceChildren(el("h2", {}, "No map"), el("p", {}, why),
-      el("p", {}, "Sliders, Palette, A to B and Read work without one."));
+      el("p", {}, "What needs no map still works: see the tools."));
     return;
   }
   map.ring = corpus.held.some(Boolean) ? Uint8Array.from(corpus.held) : null;

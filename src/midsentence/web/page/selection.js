@@ -26,7 +26,7 @@ function choose(rows, why) {
 function show() {
   const { rows, why } = selection;
   by("chosen-do").hidden = !rows?.length;
-  by("tab-chosen").textContent = rows ? `Selection ${whole(rows.length)}` : "Selection";
+  by("tab-chosen").classList.toggle("some", rows !== null);
   const list = by("chosen-list");
   if (!rows) {
     by("chosen-about").textContent = "Nothing is selected. Search for words, draw a lasso around points, "

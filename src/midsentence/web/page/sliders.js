@@ -118,7 +118,7 @@ function fill() {
 
 export function start(about) {
   model = about;
-  wide = false;
+  const centre = model.loc ?? Array(model.latent).fill(0); // a run without its corpus has no loc
   by("sliders-more").hidden = (model.active?.length ?? 0) <= FEW;
   by("sliders-more").addEventListener("click", () => {
     wide = !wide;
@@ -127,7 +127,7 @@ export function start(about) {
     place();
   });
   by("sliders-back").addEventListener("click", () => { now = [...base]; place(); attempt(decode); });
-  by("sliders-centre").addEventListener("click", () => { begin(model.loc, ""); attempt(decode); });
+  by("sliders-centre").addEventListener("click", () => { begin(centre, ""); attempt(decode); });
   by("direction").addEventListener("change", () => { set({ direction: by("direction").value }); attempt(toward); });
   by("strength").addEventListener("input", () => { set({ strength: Number(by("strength").value) }); attempt(toward); });
   by("direction-form").addEventListener("submit", (event) => { event.preventDefault(); attempt(newDirection); });
@@ -144,7 +144,7 @@ export function start(about) {
     fill();
     attempt(async () => { await decode(); if (strength) await toward(); });
   });
-  begin(model.loc ?? Array(model.latent).fill(0), "");
+  begin(centre, "");
   fill();
   attempt(listDirections);
 }

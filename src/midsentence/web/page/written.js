@@ -12,6 +12,7 @@ const percent = (share) => {
 /** The warning where a place is far from the data, and a quiet line where it isn't. */
 export function distance(written) {
   if (typeof written.beyond !== "number") return null;
+  if (written.beyond < 0.005) return el("p", { class: "near" }, "Nearer to the data than almost every held-out sentence.");
   const text = `arther than ${percent(written.beyond)} % of held-out sentences.`;
   if (!written.far) return el("p", { class: "near" }, `F${text}`);
   return el("p", { class: "far" }, el("span", { class: "sign", "aria-hidden": "true" }, "!"),
