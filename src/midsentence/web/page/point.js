@@ -1,0 +1,58 @@
+// Click anywhere: what is written there, samples of it, and the real sentences around.
+
+import { attempt, Line } from "./api.js";
+import { bounded, by, el, number } from "./dom.js";
+import { corpus } from "./corpus.js";
+import { moveTo, on, set, state, tell } from "./state.js";
+import { item, large, neighbours } from "./written.js";
+
+const line = new Line();
+
+/** What all tools send along that write. */
+export const label = () => (state.label ? { label: state.label } : {});
+
+async function ask(send) {
+  if (state.x === null || state.y === null) return;
+  const { x, y } = state;
+  const found = await send("v1/map/point", {
+    x, y, view: state.view, n: state.count, seed: state.seed, how: { temperature: state.temperature }, ...label(),
+  });
+  if (!found) return;
+  by("point-hint").hidden = true;
+  by("point-written").replaceChildren(large(found.written));
+  by("point-samples").replaceChildren(
+    el("h2", {}, "Samples here ", el("small", {}, "words that differ are underlined")),
+    el("ol", { class: "sentences" }, ...found.samples.map((one) => item(one, found.written.text))));
+  by("point-near").replaceChildren(...neighbours(found.neighbours));
+  // A link to another tool brings its own place.
+  if (state.tab === "point") moveTo(found.z, found.written.text, "point", [x, y]);
+}
+
+export function decodeAt(x, y) {
+  set({ x, y });
+  tell("at", [x, y]);
+  return attempt(() => ask((...sent) => line.instead(...sent)));
+}
+
+function fill() {
+  for (const name of ["temperature", "seed", "count"]) by(name).value = state[name];
+  document.querySelector("output[for=temperature]").value = number(state.temperature);
+}
+
+export function start() {
+  const changed = () => {
+    set({ temperature: Number(by("temperature").value), seed: bounded(by("seed"), state.seed),
+      count: bounded(by("count"), state.count) });
+    document.querySelector("output[for=temperature]").value = number(state.temperature);
+    attempt(() => ask((...sent) => line.newest(...sent)));
+  };
+  by("point-how").addEventListener("input", changed);
+  by("point-how").addEventListener("submit", (event) => event.preventDefault());
+  by("again").addEventListener("click", () => { by("seed").value = (state.seed + 1) % 2 ** 31; changed(); });
+  on("relabelled", () => attempt(() => ask((...sent) => line.instead(...sent))));
+  on("restored", () => {
+    fill();
+    if (state.x !== null && state.y !== null && corpus.count) decodeAt(state.x, state.y);
+  });
+  fill();
+}

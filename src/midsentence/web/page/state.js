@@ -1,0 +1,102 @@
+// What the page shows, as one flat record: a link holds all of it, a bookmark keeps one by name.
+
+const numbers = (text) => {
+  const found = text.split(",").map(Number);
+  return found.every(Number.isFinite) ? found : null;
+};
+const numeric = (text) => (text !== "" && Number.isFinite(Number(text)) ? Number(text) : undefined);
+const flag = (text) => text === "1";
+const string = (text) => text;
+
+// name: [where nothing is said, how it is read from a link]
+const FIELDS = {
+  tab: ["point", string],
+  view: ["pca", string], centre: [null, numbers], scale: [0, numeric],
+  colour: ["", string], density: [false, flag], query: ["", string], lasso: [null, numbers],
+  x: [null, numeric], y: [null, numeric],
+  temperature: [1, numeric], seed: [0, numeric], count: [4, numeric], label: ["", string],
+  a: ["", string], b: ["", string], steps: [8, numeric], way: ["density", string], step: [0, numeric],
+  c0: ["", string], c1: ["", string], c2: ["", string], c3: ["", string],
+  u: [0.5, numeric], v: [0.5, numeric],
+  read: ["", string], z: [null, numbers],
+  direction: ["", string], strength: [0, numeric],
+  sa: ["", string], sb: ["", string], sc: ["", string],
+};
+
+const blank = () => Object.fromEntries(Object.entries(FIELDS).map(([name, [value]]) => [name, value]));
+
+export const state = blank();
+const bus = new EventTarget();
+
+export const on = (name, heard) => bus.addEventListener(name, (event) => heard(event.detail));
+export const tell = (name, detail) => bus.dispatchEvent(new CustomEvent(name, { detail }));
+
+let saving = 0;
+
+export function set(changes) {
+  Object.assign(state, changes);
+  clearTimeout(saving);
+  // Browsers count how often an address is changed; dragging would be too often.
+  saving = setTimeout(write, 250);
+}
+
+function write() {
+  history.replaceState(null, "", `#${hash()}`);
+}
+
+export function hash() {
+  const said = new URLSearchParams();
+  for (const [name, [otherwise]] of Object.entries(FIELDS)) {
+    const value = state[name];
+    if (value === otherwise || value === null) continue;
+    if (Array.isArray(value)) said.set(name, value.map((v) => Number(v.toPrecision(5))).join(","));
+    else if (typeof value === "boolean") said.set(name, value ? "1" : "0");
+    else said.set(name, typeof value === "number" ? Number(value.toPrecision(6)) : value);
+  }
+  return said.toString().replaceAll("%2C", ",");
+}
+
+export function link() {
+  clearTimeout(saving);
+  write();
+  return location.href;
+}
+
+/** Takes over what a link says; a link cut short or from elsewhere must not break the page. */
+export function restore(text) {
+  Object.assign(state, blank());
+  for (const [name, said] of new URLSearchParams(text.replace(/^#/, ""))) {
+    const value = FIELDS[name]?.[1](said);
+    if (value !== undefined && value !== null) state[name] = value;
+  }
+}
+
+/** The place all tools share. text: what is written there, where that is known. */
+export const here = { z: null, text: "", from: "" };
+
+/** from: which tool moved there, so that it need not hear of it. mark: x, y if they are known. */
+export function moveTo(z, text, from, mark = null) {
+  Object.assign(here, { z, text, from });
+  set({ z });
+  tell("moved", { ...here, mark });
+}
+
+const SHELF = "midsentence.bookmarks";
+
+export function bookmarks() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(SHELF) ?? "[]");
+    return Array.isArray(kept) ? kept.filter((k) => typeof k?.name === "string" && typeof k?.hash === "string") : [];
+  } catch {
+    return []; // storage is denied, or holds something else: then there are none
+  }
+}
+
+export function keepBookmarks(list) {
+  try {
+    localStorage.setItem(SHELF, JSON.stringify(list));
+    return true;
+  } catch {
+    return false;
+  }
+}

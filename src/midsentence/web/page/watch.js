@@ -1,0 +1,63 @@
+// A training watched: its curves, what it writes by now, and the map as it forms.
+
+import { attempt, Line } from "./api.js";
+import { lines } from "./chart.js";
+import { load } from "./corpus.js";
+import { by, el, quote, whole } from "./dom.js";
+
+const EVERY = 2000;
+const CURVES = [
+  ["objective", "Objective", "nats a sentence"], ["elbo", "ELBO", "nats a sentence"],
+  ["kl", "KL", "nats a sentence"], ["beta", "β", "weight of the KL"],
+];
+const line = new Line();
+let records = [], next = 0, charts = null;
+
+const series = (kind, name) => records.filter((r) => r.kind === kind && Number.isFinite(r[name])).map((r) => [r.step, r[name]]);
+
+function draw() {
+  charts ??= CURVES.map(() => el("figure"));
+  if (!by("watch-charts").children.length) by("watch-charts").append(...charts);
+  CURVES.forEach(([name, title, unit], i) => {
+    const all = [{ name: "training", points: series("train", name) }, { name: "validation", points: series("valid", name) }];
+    lines(charts[i], all.filter((s) => s.points.length), { title, unit, along: "step", height: 130 });
+  });
+}
+
+function about(running) {
+  const last = records.at(-1);
+  if (!last) { by("watch-about").textContent = "Training has begun; the first record is yet to come."; return; }
+  const share = Math.round(100 * (last.progress ?? 0));
+  by("watch-about").textContent = `${running ? "Training" : "Training has ended"}: step ${whole(last.step)}, `
+    + `${share} % done, ${Math.round(last.seconds ?? 0)} seconds.`;
+}
+
+async function poll() {
+  let going = true;
+  try {
+    const found = await line.instead(`v1/watch?after=${next}`);
+    if (!found) return;
+    const fresh = found.records;
+    records.push(...fresh);
+    next = found.next;
+    going = found.running !== false;
+    about(going);
+    if (fresh.length && !by("watch").hidden) draw();
+    if (found.samples?.length) {
+      by("watch-samples").replaceChildren(el("h2", {}, "Written by it now"),
+        el("ol", { class: "sentences" }, ...found.samples.map((one) => el("li", {}, quote(typeof one === "string" ? one : one.text)))));
+    }
+    if (fresh.some((r) => r.kind === "valid")) await load();
+  } catch (error) {
+    going = false; // the button of the status line begins again
+    throw error;
+  } finally {
+    if (going) setTimeout(() => attempt(poll), EVERY);
+  }
+}
+
+export function start() {
+  by("tab-watch").hidden = false;
+  by("tab-watch").addEventListener("click", draw);
+  attempt(poll);
+}
