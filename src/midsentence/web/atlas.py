@@ -146,7 +146,7 @@ class Atlas:
         return thread
 
     def told(self) -> dict[str, Any]:
-        xy = self.views["pca"].xy.round(4)
+        xy, (centre, axes) = self.views["pca"].xy.round(4), self.plane
         return {
             "count": len(self),
             "views": list(self.views),
@@ -158,4 +158,9 @@ class Atlas:
             "length": self.lengths,
             "cluster": self.clusters.tolist(),
             "held": self.held,
+            "plane": {
+                "centre": centre.tolist(),
+                "x": axes[:, 0].tolist(),
+                "y": axes[:, 1].tolist(),
+            },
         }

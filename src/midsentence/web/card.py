@@ -23,7 +23,7 @@ class Card:
             "name": run.resolve().name,
             "latent": model.latent,
             "labels": model.labels,
-            "tokenizer": config.tokenizer.kind,
+            "tokenizer": model.tokenizer.kind,
             "vocabulary": model.tokenizer.vocab_size,
             "parameters": sum(p.numel() for p in model.vae.parameters()),
             **{part: getattr(config, part)["kind"]
