@@ -27,14 +27,45 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 PAGE = Path(__file__).parents[1] / "src" / "midsentence" / "web" / "page"
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 CSP = "default-src 'self'; img-src 'self' data: blob:; style-src 'self'"
 D, KINDS = 24, 9
 LABELS = ["plain", "question", "negation", "exclamation"]
 
-WHO = ["the old man", "a girl", "my sister", "the captain", "nobody", "every child", "the moon", "a dog"]
-DOES = ["sees", "finds", "sings of", "waits for", "forgets", "carries", "paints", "remembers", "follows"]
-WHAT = ["the river", "a small house", "the last train", "an open window", "the sea at night", "a letter"]
+WHO = [
+    "the old man",
+    "a girl",
+    "my sister",
+    "the captain",
+    "nobody",
+    "every child",
+    "the moon",
+    "a dog",
+]
+DOES = [
+    "sees",
+    "finds",
+    "sings of",
+    "waits for",
+    "forgets",
+    "carries",
+    "paints",
+    "remembers",
+    "follows",
+]
+WHAT = [
+    "the river",
+    "a small house",
+    "the last train",
+    "an open window",
+    "the sea at night",
+    "a letter",
+]
 WHERE = ["", "in the morning", "behind the hill", "without a word", "for the first time", "again"]
 
 HOSTILE = [
@@ -90,7 +121,9 @@ class Made:
     def encode(self, text: str) -> np.ndarray:
         if text in self.text:
             return self.z[self.text.index(text)]
-        return np.random.default_rng(sum(map(ord, text))).normal(size=D) * np.exp(-0.18 * np.arange(D))
+        return np.random.default_rng(sum(map(ord, text))).normal(size=D) * np.exp(
+            -0.18 * np.arange(D)
+        )
 
     def place(self, where: str | list[float]) -> np.ndarray:
         return self.encode(where) if isinstance(where, str) else np.array(where)
@@ -110,7 +143,9 @@ class Made:
         ]  # fmt: skip
 
 
-def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False, hostile: bool = True):
+def make_app(
+    points: int = 2000, *, corpus: bool = True, training: bool = False, hostile: bool = True
+):
     app, made = FastAPI(), Made(points, hostile)
     directions = {"question": {"method": "probe", "accuracy": 0.94, "from": 120, "to": 118}}
 
@@ -196,7 +231,9 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
         body = await asked(request, "x", "y", "view", "n")
         z = made.centre + np.array([body["x"], body["y"]]) @ made.axes
         hot = body.get("how", {}).get("temperature", 1)
-        samples = [made.written(z, 1 + body.get("seed", 0) + int(k * hot * 2)) for k in range(body["n"])]
+        samples = [
+            made.written(z, 1 + body.get("seed", 0) + int(k * hot * 2)) for k in range(body["n"])
+        ]
         return {"z": z.tolist(), "written": made.written(z), "samples": samples,
                 "neighbours": made.neighbours(z)}  # fmt: skip
 
@@ -204,7 +241,9 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
     async def read(request: Request):
         text = (await asked(request, "text"))["text"]
         z = made.encode(text)
-        tokens = [{"token": w, "nll": (7 * len(w) + 3 * i) % 90 / 10} for i, w in enumerate(text.split())]
+        tokens = [
+            {"token": w, "nll": (7 * len(w) + 3 * i) % 90 / 10} for i, w in enumerate(text.split())
+        ]
         tokens.append({"token": "</s>", "nll": 0.2})
         xy = (z - made.centre) @ made.axes.T
         kl = np.abs(np.random.default_rng(3).normal(size=D)) * np.exp(-0.2 * np.arange(D)) * 2
@@ -229,7 +268,9 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
         body = await asked(request, "a", "b", "steps", "path", "nll")
         a, b = made.place(body["a"]), made.place(body["b"])
         ts = np.linspace(0, 1, body["steps"])
-        answer: dict[str, Any] = {"written": [made.written((1 - t) * a + t * b, t=float(t)) for t in ts]}
+        answer: dict[str, Any] = {
+            "written": [made.written((1 - t) * a + t * b, t=float(t)) for t in ts]
+        }
         if body.get("nll"):
             answer["nll"] = [float(2 + np.sin(3 * t) + 0.4 * np.cos(11 * t)) for t in ts]
         return answer
@@ -255,8 +296,15 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
     async def direction(request: Request):
         body = await asked(request, "name", "from", "to", "method")
         if body["name"] in directions:
-            raise HTTPException(422, f"there is a direction {body['name']!r} already: choose another name")
-        about = {"method": "probe", "accuracy": 1.0, "from": len(body["from"]), "to": len(body["to"])}
+            raise HTTPException(
+                422, f"there is a direction {body['name']!r} already: choose another name"
+            )
+        about = {
+            "method": "probe",
+            "accuracy": 1.0,
+            "from": len(body["from"]),
+            "to": len(body["to"]),
+        }
         directions[body["name"]] = about
         return {"name": body["name"], **about}
 
@@ -295,7 +343,9 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
 @contextmanager
 def serving(app: Any, port: int = 0) -> Iterator[str]:
     """The address of an app that is served from a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="warning", lifespan="off", ws="none")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -308,7 +358,9 @@ def serving(app: Any, port: int = 0) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--points", type=int, default=2000)
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--training", action="store_true")
