@@ -21,18 +21,22 @@ from playwright.sync_api import Page, sync_playwright
 
 SIZE = {"width": 1440, "height": 900}
 
-# A hand that goes round and round for some seconds, one move a frame. A frame counts when the map was
-# drawn in it, which is when it put its picture on the canvas.
+# A hand that goes round and round for some seconds, one move a frame. A frame counts when the map
+# was drawn in it, which is when it put its picture on the canvas.
 DRAG = """async ({selector, seconds}) => {
   const target = document.querySelector(selector), box = target.getBoundingClientRect();
   const middle = [box.left + box.width / 2, box.top + box.height / 2];
   let drawn = 0;
   const real = CanvasRenderingContext2D.prototype.putImageData;
-  CanvasRenderingContext2D.prototype.putImageData = function (...all) { drawn++; return real.apply(this, all); };
+  CanvasRenderingContext2D.prototype.putImageData = function (...all) {
+    drawn++;
+    return real.apply(this, all);
+  };
   const send = (kind, x, y) => {
     const at = {bubbles: true, cancelable: true, clientX: x, clientY: y, button: 0,
                 buttons: kind === 'up' ? 0 : 1, view: window};
-    target.dispatchEvent(new PointerEvent('pointer' + kind, {...at, pointerId: 77, pointerType: 'mouse'}));
+    const pointer = {...at, pointerId: 77, pointerType: 'mouse'};
+    target.dispatchEvent(new PointerEvent('pointer' + kind, pointer));
     target.dispatchEvent(new MouseEvent('mouse' + kind, at));
   };
   const frame = () => new Promise((go) => requestAnimationFrame(go));
@@ -58,11 +62,14 @@ CLICK = """async ([x, y]) => {
   const map = document.querySelector('#map'), box = map.getBoundingClientRect();
   const written = document.querySelector('#point-written');
   const there = new Promise((go) => {
-    const watcher = new MutationObserver(() => { watcher.disconnect(); requestAnimationFrame(() => go(performance.now())); });
+    const watcher = new MutationObserver(() => {
+      watcher.disconnect();
+      requestAnimationFrame(() => go(performance.now()));
+    });
     watcher.observe(written, {childList: true});
   });
-  const at = {bubbles: true, clientX: box.left + x * box.width, clientY: box.top + y * box.height, button: 0,
-              pointerId: 78, pointerType: 'mouse'};
+  const at = {bubbles: true, button: 0, pointerId: 78, pointerType: 'mouse',
+              clientX: box.left + x * box.width, clientY: box.top + y * box.height};
   const began = performance.now();
   map.dispatchEvent(new PointerEvent('pointerdown', at));
   map.dispatchEvent(new PointerEvent('pointerup', at));

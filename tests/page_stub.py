@@ -1,11 +1,11 @@
-"""A service that makes its answers up, always the same ones: the page is tried against it without a
-model. It keeps to the routes the page uses and, like the real service, takes no name it doesn't know.
+"""A service that makes its answers up, always the same ones: the page is tried against it without
+a model. It has the routes the page uses and, like the real service, takes no name it doesn't know.
 
     python tests/page_stub.py --points 50000 --port 8765
 
 Two answers hold more than was agreed, and the page does without where they aren't there:
-  GET /v1/map      "plane": {"centre": [D], "x": [D], "y": [D]}, the PCA view's plane. With it the page
-                   shows on the map where any z lies (a way from A to B, the palette, the sliders).
+  GET /v1/map      "plane": {"centre": [D], "x": [D], "y": [D]}, the PCA view's plane. With it the
+                   page shows where any z lies (a way from A to B, the palette, the sliders).
   GET /v1/watch    "running" and "samples".
 """
 
@@ -73,7 +73,8 @@ HOSTILE = [
     "<svg onload=window.broken=1>", '"><b>bold</b>', "' onmouseover='window.broken=1",
     "javascript:window.broken=1", "<iframe srcdoc='<script>parent.broken=1</script>'>",
     "<style>*{display:none}</style>", "<!-- comment", "&lt;b&gt; &amp; &#60;", "{{7*7}}", "${7*7}",
-    "<%= 7*7 %>", "#{7*7}", "null", "undefined", "NaN", "[object Object]", "__proto__", "constructor",
+    "<%= 7*7 %>", "#{7*7}", "null", "undefined", "NaN", "[object Object]",
+    "__proto__", "constructor",
     "\u202eright to left override", "\u2066isolate left open", "z\u200be\u200br\u200bo\u200dwidth",
     "Z̷̡a̶̛l̸g̷o̴ ̵t̶e̸x̵t̸", "👩‍👩‍👧‍👦 🏳️‍🌈 emoji", "עברית and العربية mixed", "中文句子和標點。",
     "tab\tand\\backslash\\n", "a" * 3000, "x \ufeff\u00ad\u2028 y",
@@ -186,11 +187,25 @@ def make_app(
 
     @app.get("/v1/model")
     def model():
-        return {"name": "stub", "latent": D, "labels": [], "encoder": "lstm", "posterior": "gaussian",
-                "prior": "normal", "decoder": "lstm", "tokenizer": "word", "vocabulary": 40,
-                "parameters": 1000, "sentences": points if corpus else 0, "active": list(range(20)),
-                "loc": made.z.mean(0).tolist(), "scale": made.z.std(0).tolist(),
-                "directions": list(directions), "training": training, "evaluation": None}  # fmt: skip
+        return {
+            "name": "stub",
+            "latent": D,
+            "labels": [],
+            "encoder": "lstm",
+            "posterior": "gaussian",
+            "prior": "normal",
+            "decoder": "lstm",
+            "tokenizer": "word",
+            "vocabulary": 40,
+            "parameters": 1000,
+            "sentences": points if corpus else 0,
+            "active": list(range(20)),
+            "loc": made.z.mean(0).tolist(),
+            "scale": made.z.std(0).tolist(),
+            "directions": list(directions),
+            "training": training,
+            "evaluation": None,
+        }
 
     told: dict[str, bytes] = {}
 
@@ -198,13 +213,25 @@ def make_app(
     def whole():
         there()
         if "map" not in told:
-            told["map"] = json.dumps({
-                "count": points, "views": ["pca", "umap"], "x": made.xy[:, 0].round(4).tolist(),
-                "y": made.xy[:, 1].round(4).tolist(), "text": made.text, "label": made.label,
-                "label_names": LABELS, "length": made.length, "cluster": made.kind.tolist(),
-                "held": made.held, "plane": {"centre": made.centre.tolist(),
-                                             "x": made.axes[0].tolist(), "y": made.axes[1].tolist()},
-            }).encode()  # fmt: skip
+            told["map"] = json.dumps(
+                {
+                    "count": points,
+                    "views": ["pca", "umap"],
+                    "x": made.xy[:, 0].round(4).tolist(),
+                    "y": made.xy[:, 1].round(4).tolist(),
+                    "text": made.text,
+                    "label": made.label,
+                    "label_names": LABELS,
+                    "length": made.length,
+                    "cluster": made.kind.tolist(),
+                    "held": made.held,
+                    "plane": {
+                        "centre": made.centre.tolist(),
+                        "x": made.axes[0].tolist(),
+                        "y": made.axes[1].tolist(),
+                    },
+                }
+            ).encode()
         return Response(told["map"], media_type="application/json")
 
     @app.get("/v1/map/view/{name}")
@@ -234,8 +261,12 @@ def make_app(
         samples = [
             made.written(z, 1 + body.get("seed", 0) + int(k * hot * 2)) for k in range(body["n"])
         ]
-        return {"z": z.tolist(), "written": made.written(z), "samples": samples,
-                "neighbours": made.neighbours(z)}  # fmt: skip
+        return {
+            "z": z.tolist(),
+            "written": made.written(z),
+            "samples": samples,
+            "neighbours": made.neighbours(z),
+        }
 
     @app.post("/v1/read")
     async def read(request: Request):
@@ -247,17 +278,27 @@ def make_app(
         tokens.append({"token": "</s>", "nll": 0.2})
         xy = (z - made.centre) @ made.axes.T
         kl = np.abs(np.random.default_rng(3).normal(size=D)) * np.exp(-0.2 * np.arange(D)) * 2
-        return {"mean": z.tolist(), "variance": [0.1] * D, "kl": kl.tolist(), "tokens": tokens,
-                "nll": sum(t["nll"] for t in tokens), "reconstruction": made.written(z),
-                "x": float(xy[0]) if corpus else None, "y": float(xy[1]) if corpus else None,
-                "neighbours": made.neighbours(z)}  # fmt: skip
+        return {
+            "mean": z.tolist(),
+            "variance": [0.1] * D,
+            "kl": kl.tolist(),
+            "tokens": tokens,
+            "nll": sum(t["nll"] for t in tokens),
+            "reconstruction": made.written(z),
+            "x": float(xy[0]) if corpus else None,
+            "y": float(xy[1]) if corpus else None,
+            "neighbours": made.neighbours(z),
+        }
 
     @app.post("/v1/encode")
     async def encode(request: Request):
         zs = [made.encode(t) for t in (await asked(request, "texts"))["texts"]]
         about = [made.written(z) for z in zs]
-        return {"z": [z.tolist() for z in zs], "beyond": [w["beyond"] for w in about],
-                "far": [w["far"] for w in about]}  # fmt: skip
+        return {
+            "z": [z.tolist() for z in zs],
+            "beyond": [w["beyond"] for w in about],
+            "far": [w["far"] for w in about],
+        }
 
     @app.post("/v1/decode")
     async def decode(request: Request):
@@ -314,12 +355,25 @@ def make_app(
         for k in range(min(40, after + 6)):
             kind = "valid" if k % 5 == 4 else "train"
             kl = 6 * (1 - np.exp(-k / 9))
-            records.append({"kind": kind, "step": 25 * (k + 1), "progress": (k + 1) / 40, "seconds": 3.0 * k,
-                            "elbo": -60 - 40 * np.exp(-k / 8), "kl": kl, "log_px": -58.0})  # fmt: skip
+            records.append(
+                {
+                    "kind": kind,
+                    "step": 25 * (k + 1),
+                    "progress": (k + 1) / 40,
+                    "seconds": 3.0 * k,
+                    "elbo": -60 - 40 * np.exp(-k / 8),
+                    "kl": kl,
+                    "log_px": -58.0,
+                }
+            )
             if kind == "train":
                 records[-1] |= {"objective": -58 - 40 * np.exp(-k / 8), "beta": min(1.0, k / 20)}
-        return {"records": records[after:], "next": len(records), "running": len(records) < 40,
-                "samples": made.text[100:104] if points > 104 else []}  # fmt: skip
+        return {
+            "records": records[after:],
+            "next": len(records),
+            "running": len(records) < 40,
+            "samples": made.text[100:104] if points > 104 else [],
+        }
 
     @app.get("/v1/export/projector.zip")
     def projector():
