@@ -1,11 +1,11 @@
-"""A service that makes its answers up, always the same ones: the page is tried against it without a
-model. It keeps to the routes the page uses and, like the real service, takes no name it doesn't know.
+"""A service that makes its answers up, always the same ones: the page is tried against it without
+a model. It has the routes the page uses and, like the real service, takes no name it doesn't know.
 
     python tests/page_stub.py --points 50000 --port 8765
 
 Two answers hold more than was agreed, and the page does without where they aren't there:
-  GET /v1/map      "plane": {"centre": [D], "x": [D], "y": [D]}, the PCA view's plane. With it the page
-                   shows on the map where any z lies (a way from A to B, the palette, the sliders).
+  GET /v1/map      "plane": {"centre": [D], "x": [D], "y": [D]}, the PCA view's plane. With it the
+                   page shows where any z lies (a way from A to B, the palette, the sliders).
   GET /v1/watch    "running" and "samples".
 """
 
@@ -27,14 +27,45 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 PAGE = Path(__file__).parents[1] / "src" / "midsentence" / "web" / "page"
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 CSP = "default-src 'self'; img-src 'self' data: blob:; style-src 'self'"
 D, KINDS = 24, 9
 LABELS = ["plain", "question", "negation", "exclamation"]
 
-WHO = ["the old man", "a girl", "my sister", "the captain", "nobody", "every child", "the moon", "a dog"]
-DOES = ["sees", "finds", "sings of", "waits for", "forgets", "carries", "paints", "remembers", "follows"]
-WHAT = ["the river", "a small house", "the last train", "an open window", "the sea at night", "a letter"]
+WHO = [
+    "the old man",
+    "a girl",
+    "my sister",
+    "the captain",
+    "nobody",
+    "every child",
+    "the moon",
+    "a dog",
+]
+DOES = [
+    "sees",
+    "finds",
+    "sings of",
+    "waits for",
+    "forgets",
+    "carries",
+    "paints",
+    "remembers",
+    "follows",
+]
+WHAT = [
+    "the river",
+    "a small house",
+    "the last train",
+    "an open window",
+    "the sea at night",
+    "a letter",
+]
 WHERE = ["", "in the morning", "behind the hill", "without a word", "for the first time", "again"]
 
 HOSTILE = [
@@ -42,7 +73,8 @@ HOSTILE = [
     "<svg onload=window.broken=1>", '"><b>bold</b>', "' onmouseover='window.broken=1",
     "javascript:window.broken=1", "<iframe srcdoc='<script>parent.broken=1</script>'>",
     "<style>*{display:none}</style>", "<!-- comment", "&lt;b&gt; &amp; &#60;", "{{7*7}}", "${7*7}",
-    "<%= 7*7 %>", "#{7*7}", "null", "undefined", "NaN", "[object Object]", "__proto__", "constructor",
+    "<%= 7*7 %>", "#{7*7}", "null", "undefined", "NaN", "[object Object]",
+    "__proto__", "constructor",
     "\u202eright to left override", "\u2066isolate left open", "z\u200be\u200br\u200bo\u200dwidth",
     "Z̷̡a̶̛l̸g̷o̴ ̵t̶e̸x̵t̸", "👩‍👩‍👧‍👦 🏳️‍🌈 emoji", "עברית and العربية mixed", "中文句子和標點。",
     "tab\tand\\backslash\\n", "a" * 3000, "x \ufeff\u00ad\u2028 y",
@@ -90,7 +122,9 @@ class Made:
     def encode(self, text: str) -> np.ndarray:
         if text in self.text:
             return self.z[self.text.index(text)]
-        return np.random.default_rng(sum(map(ord, text))).normal(size=D) * np.exp(-0.18 * np.arange(D))
+        return np.random.default_rng(sum(map(ord, text))).normal(size=D) * np.exp(
+            -0.18 * np.arange(D)
+        )
 
     def place(self, where: str | list[float]) -> np.ndarray:
         return self.encode(where) if isinstance(where, str) else np.array(where)
@@ -110,7 +144,9 @@ class Made:
         ]  # fmt: skip
 
 
-def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False, hostile: bool = True):
+def make_app(
+    points: int = 2000, *, corpus: bool = True, training: bool = False, hostile: bool = True
+):
     app, made = FastAPI(), Made(points, hostile)
     directions = {"question": {"method": "probe", "accuracy": 0.94, "from": 120, "to": 118}}
 
@@ -151,11 +187,25 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
 
     @app.get("/v1/model")
     def model():
-        return {"name": "stub", "latent": D, "labels": [], "encoder": "lstm", "posterior": "gaussian",
-                "prior": "normal", "decoder": "lstm", "tokenizer": "word", "vocabulary": 40,
-                "parameters": 1000, "sentences": points if corpus else 0, "active": list(range(20)),
-                "loc": made.z.mean(0).tolist(), "scale": made.z.std(0).tolist(),
-                "directions": list(directions), "training": training, "evaluation": None}  # fmt: skip
+        return {
+            "name": "stub",
+            "latent": D,
+            "labels": [],
+            "encoder": "lstm",
+            "posterior": "gaussian",
+            "prior": "normal",
+            "decoder": "lstm",
+            "tokenizer": "word",
+            "vocabulary": 40,
+            "parameters": 1000,
+            "sentences": points if corpus else 0,
+            "active": list(range(20)),
+            "loc": made.z.mean(0).tolist(),
+            "scale": made.z.std(0).tolist(),
+            "directions": list(directions),
+            "training": training,
+            "evaluation": None,
+        }
 
     told: dict[str, bytes] = {}
 
@@ -163,13 +213,25 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
     def whole():
         there()
         if "map" not in told:
-            told["map"] = json.dumps({
-                "count": points, "views": ["pca", "umap"], "x": made.xy[:, 0].round(4).tolist(),
-                "y": made.xy[:, 1].round(4).tolist(), "text": made.text, "label": made.label,
-                "label_names": LABELS, "length": made.length, "cluster": made.kind.tolist(),
-                "held": made.held, "plane": {"centre": made.centre.tolist(),
-                                             "x": made.axes[0].tolist(), "y": made.axes[1].tolist()},
-            }).encode()  # fmt: skip
+            told["map"] = json.dumps(
+                {
+                    "count": points,
+                    "views": ["pca", "umap"],
+                    "x": made.xy[:, 0].round(4).tolist(),
+                    "y": made.xy[:, 1].round(4).tolist(),
+                    "text": made.text,
+                    "label": made.label,
+                    "label_names": LABELS,
+                    "length": made.length,
+                    "cluster": made.kind.tolist(),
+                    "held": made.held,
+                    "plane": {
+                        "centre": made.centre.tolist(),
+                        "x": made.axes[0].tolist(),
+                        "y": made.axes[1].tolist(),
+                    },
+                }
+            ).encode()
         return Response(told["map"], media_type="application/json")
 
     @app.get("/v1/map/view/{name}")
@@ -196,29 +258,47 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
         body = await asked(request, "x", "y", "view", "n")
         z = made.centre + np.array([body["x"], body["y"]]) @ made.axes
         hot = body.get("how", {}).get("temperature", 1)
-        samples = [made.written(z, 1 + body.get("seed", 0) + int(k * hot * 2)) for k in range(body["n"])]
-        return {"z": z.tolist(), "written": made.written(z), "samples": samples,
-                "neighbours": made.neighbours(z)}  # fmt: skip
+        samples = [
+            made.written(z, 1 + body.get("seed", 0) + int(k * hot * 2)) for k in range(body["n"])
+        ]
+        return {
+            "z": z.tolist(),
+            "written": made.written(z),
+            "samples": samples,
+            "neighbours": made.neighbours(z),
+        }
 
     @app.post("/v1/read")
     async def read(request: Request):
         text = (await asked(request, "text"))["text"]
         z = made.encode(text)
-        tokens = [{"token": w, "nll": (7 * len(w) + 3 * i) % 90 / 10} for i, w in enumerate(text.split())]
+        tokens = [
+            {"token": w, "nll": (7 * len(w) + 3 * i) % 90 / 10} for i, w in enumerate(text.split())
+        ]
         tokens.append({"token": "</s>", "nll": 0.2})
         xy = (z - made.centre) @ made.axes.T
         kl = np.abs(np.random.default_rng(3).normal(size=D)) * np.exp(-0.2 * np.arange(D)) * 2
-        return {"mean": z.tolist(), "variance": [0.1] * D, "kl": kl.tolist(), "tokens": tokens,
-                "nll": sum(t["nll"] for t in tokens), "reconstruction": made.written(z),
-                "x": float(xy[0]) if corpus else None, "y": float(xy[1]) if corpus else None,
-                "neighbours": made.neighbours(z)}  # fmt: skip
+        return {
+            "mean": z.tolist(),
+            "variance": [0.1] * D,
+            "kl": kl.tolist(),
+            "tokens": tokens,
+            "nll": sum(t["nll"] for t in tokens),
+            "reconstruction": made.written(z),
+            "x": float(xy[0]) if corpus else None,
+            "y": float(xy[1]) if corpus else None,
+            "neighbours": made.neighbours(z),
+        }
 
     @app.post("/v1/encode")
     async def encode(request: Request):
         zs = [made.encode(t) for t in (await asked(request, "texts"))["texts"]]
         about = [made.written(z) for z in zs]
-        return {"z": [z.tolist() for z in zs], "beyond": [w["beyond"] for w in about],
-                "far": [w["far"] for w in about]}  # fmt: skip
+        return {
+            "z": [z.tolist() for z in zs],
+            "beyond": [w["beyond"] for w in about],
+            "far": [w["far"] for w in about],
+        }
 
     @app.post("/v1/decode")
     async def decode(request: Request):
@@ -229,7 +309,9 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
         body = await asked(request, "a", "b", "steps", "path", "nll")
         a, b = made.place(body["a"]), made.place(body["b"])
         ts = np.linspace(0, 1, body["steps"])
-        answer: dict[str, Any] = {"written": [made.written((1 - t) * a + t * b, t=float(t)) for t in ts]}
+        answer: dict[str, Any] = {
+            "written": [made.written((1 - t) * a + t * b, t=float(t)) for t in ts]
+        }
         if body.get("nll"):
             answer["nll"] = [float(2 + np.sin(3 * t) + 0.4 * np.cos(11 * t)) for t in ts]
         return answer
@@ -255,8 +337,15 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
     async def direction(request: Request):
         body = await asked(request, "name", "from", "to", "method")
         if body["name"] in directions:
-            raise HTTPException(422, f"there is a direction {body['name']!r} already: choose another name")
-        about = {"method": "probe", "accuracy": 1.0, "from": len(body["from"]), "to": len(body["to"])}
+            raise HTTPException(
+                422, f"there is a direction {body['name']!r} already: choose another name"
+            )
+        about = {
+            "method": "probe",
+            "accuracy": 1.0,
+            "from": len(body["from"]),
+            "to": len(body["to"]),
+        }
         directions[body["name"]] = about
         return {"name": body["name"], **about}
 
@@ -266,12 +355,25 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
         for k in range(min(40, after + 6)):
             kind = "valid" if k % 5 == 4 else "train"
             kl = 6 * (1 - np.exp(-k / 9))
-            records.append({"kind": kind, "step": 25 * (k + 1), "progress": (k + 1) / 40, "seconds": 3.0 * k,
-                            "elbo": -60 - 40 * np.exp(-k / 8), "kl": kl, "log_px": -58.0})  # fmt: skip
+            records.append(
+                {
+                    "kind": kind,
+                    "step": 25 * (k + 1),
+                    "progress": (k + 1) / 40,
+                    "seconds": 3.0 * k,
+                    "elbo": -60 - 40 * np.exp(-k / 8),
+                    "kl": kl,
+                    "log_px": -58.0,
+                }
+            )
             if kind == "train":
                 records[-1] |= {"objective": -58 - 40 * np.exp(-k / 8), "beta": min(1.0, k / 20)}
-        return {"records": records[after:], "next": len(records), "running": len(records) < 40,
-                "samples": made.text[100:104] if points > 104 else []}  # fmt: skip
+        return {
+            "records": records[after:],
+            "next": len(records),
+            "running": len(records) < 40,
+            "samples": made.text[100:104] if points > 104 else [],
+        }
 
     @app.get("/v1/export/projector.zip")
     def projector():
@@ -295,7 +397,9 @@ def make_app(points: int = 2000, *, corpus: bool = True, training: bool = False,
 @contextmanager
 def serving(app: Any, port: int = 0) -> Iterator[str]:
     """The address of an app that is served from a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="warning", lifespan="off", ws="none")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -308,7 +412,9 @@ def serving(app: Any, port: int = 0) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--points", type=int, default=2000)
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--training", action="store_true")

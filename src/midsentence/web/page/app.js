@@ -17,7 +17,7 @@ import * as watch from "./watch.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const open = () => tabs.filter((tab) => !tab.hidden);
-let map, picking = null, framed = false, way = [];
+let map, picking = null, linked = false, framed = false, way = [];
 
 function show(name, focus = false) {
   const wanted = open().find((tab) => tab.id === `tab-${name}`) ?? tabs[0];
@@ -175,7 +175,8 @@ async function showCorpus(model) {
   by("view").replaceChildren(...corpus.names.map((name) => el("option", { value: name }, name.toUpperCase())));
   by("view").value = state.view;
   toolbar.fillColours(model);
-  if (!framed) return; // the first time, the link says how
+  if (!linked) return; // the link says how, and comes next
+  if (!framed) return followLink(model);
   await toolbar.review();
   selection.again();
   await toolbar.recolour();
@@ -212,6 +213,7 @@ function startTools(model) {
 }
 
 async function followLink(model) {
+  linked = true;
   show(state.tab);
   by("label").value = state.label;
   if (!corpus.count) return;

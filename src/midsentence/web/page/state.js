@@ -49,6 +49,8 @@ export function hash() {
   for (const [name, [otherwise]] of Object.entries(FIELDS)) {
     const value = state[name];
     if (value === otherwise || value === null) continue;
+    // The other tools find z again from what else is said; of many dimensions it would be long.
+    if (name === "z" && state.tab !== "sliders") continue;
     if (Array.isArray(value)) said.set(name, value.map((v) => Number(v.toPrecision(5))).join(","));
     else if (typeof value === "boolean") said.set(name, value ? "1" : "0");
     else said.set(name, typeof value === "number" ? Number(value.toPrecision(6)) : value);

@@ -1,14 +1,15 @@
 // Above the map: colours and their legend, the view, density, bookmarks, what can be saved.
 
 import { attempt, say } from "./api.js";
-import { by, el, number, save, whole } from "./dom.js";
+import { by, el, number, whole } from "./dom.js";
+import { picture } from "./picture.js";
 import { onTheme, ramp } from "./colour.js";
 import { coloured, corpus, places } from "./corpus.js";
 import { contours } from "./density.js";
 import { clear, only, saveRows, selection } from "./selection.js";
 import { bookmarks, keepBookmarks, hash, link, on, restore, set, state, tell } from "./state.js";
 
-let map;
+let map, shown = null;
 export const lassoing = () => by("lasso").getAttribute("aria-pressed") === "true";
 
 export function fillColours(model) {
@@ -34,6 +35,7 @@ export async function recolour() {
   if (wanted !== state.colour) return; // another was chosen meanwhile
   map.colours = found.pixels;
   map.redraw();
+  shown = found;
   legend(found);
 }
 
@@ -117,11 +119,6 @@ async function copyLink() {
   }
 }
 
-function savePicture() {
-  map.draw(); // what was drawn last may be a frame old
-  map.canvas.toBlob((picture) => save("map.png", picture), "image/png");
-}
-
 export function start(plane) {
   map = plane;
   by("colour").addEventListener("change", () => { set({ colour: by("colour").value }); attempt(recolour); });
@@ -150,7 +147,7 @@ export function start(plane) {
     else say("Nothing is selected: search, draw a lasso, or press a name in the legend first.");
     by("export-menu").hidePopover();
   });
-  by("save-png").addEventListener("click", () => { savePicture(); by("export-menu").hidePopover(); });
+  by("save-png").addEventListener("click", () => { picture(map, shown); by("export-menu").hidePopover(); });
   on("nll", () => { if (state.colour === "nll") attempt(recolour); });
   onTheme(() => { map.retheme(); attempt(recolour); });
 }

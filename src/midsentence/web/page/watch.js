@@ -37,7 +37,7 @@ async function poll() {
   try {
     const found = await line.instead(`v1/watch?after=${next}`);
     if (!found) return;
-    const fresh = found.records;
+    const fresh = found.records, first = next === 0; // the first time the page fetches the map itself
     records.push(...fresh);
     next = found.next;
     going = found.running !== false;
@@ -47,7 +47,7 @@ async function poll() {
       by("watch-samples").replaceChildren(el("h2", {}, "Written by it now"),
         el("ol", { class: "sentences" }, ...found.samples.map((one) => el("li", {}, quote(typeof one === "string" ? one : one.text)))));
     }
-    if (fresh.some((r) => r.kind === "valid")) await load();
+    if (!first && fresh.some((r) => r.kind === "valid")) await load();
   } catch (error) {
     going = false; // the button of the status line begins again
     throw error;
