@@ -106,6 +106,7 @@ def _start(
     # First of all: that a port is taken should be said at once.
     with server.listening(host, port) as bound:
         model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
+        print(f"{run}: finding where its sentences lie ...", file=sys.stderr)
         space = _space(run, model, sentences)
         found = {name: directions.read(run, name) for name in directions.names(run)}
         more: Any = None
