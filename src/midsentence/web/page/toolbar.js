@@ -114,9 +114,9 @@ async function copyLink() {
   const address = link();
   try {
     await navigator.clipboard.writeText(address);
-    say("The link is copied. It restores this view.");
+    say("The link is copied. It restores this view.", { brief: true });
   } catch {
-    say("The address of this page is now the link to this view.");
+    say("The address of this page is now the link to this view.", { brief: true });
   }
 }
 
@@ -145,7 +145,7 @@ export function start(plane) {
   });
   by("save-rows").addEventListener("click", () => {
     if (selection.rows?.length) saveRows();
-    else say("Nothing is selected: search, draw a lasso, or press a name in the legend first.");
+    else say("Nothing is selected: search, draw a lasso, or press a name in the legend first.", { brief: true });
     by("export-menu").hidePopover();
   });
   by("save-png").addEventListener("click", () => { picture(map, shown); by("export-menu").hidePopover(); });
