@@ -89,7 +89,6 @@ def frames(page: Page, selector: str, seconds: float) -> dict[str, Any]:
 
 
 def clicks(page: Page, count: int) -> dict[str, Any]:
-    page.locator("#count").fill("1")
     # Places on a spiral around the middle: never the same one twice.
     places = [
         (0.5 + 0.28 * k / count * (-1) ** k, 0.5 + 0.3 * ((7 * k) % count / count - 0.5))

@@ -95,8 +95,13 @@ export async function attempt(work) {
   }
 }
 
-export function say(text, { error = false, work = null } = {}) {
+let fading = 0;
+
+/** brief: said and gone after a while. */
+export function say(text, { error = false, work = null, brief = false } = {}) {
   const line = by("status");
+  clearTimeout(fading);
+  if (brief) fading = setTimeout(() => say(""), 8000);
   shown = { error, work };
   line.firstElementChild.textContent = text;
   line.lastElementChild.hidden = work === null;

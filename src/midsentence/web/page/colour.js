@@ -46,7 +46,8 @@ export function byNumber(values) {
   const span = high - low || 1;
   const pixels = Uint32Array.from(values, (v) =>
     Number.isNaN(v) ? none : table[Math.max(0, Math.min(255, ((v - low) / span) * 255)) | 0]);
-  return { pixels, low, high };
+  const digits = Number.isInteger(low) && Number.isInteger(high) ? 0 : 2;
+  return { pixels, low, high, ends: [low.toFixed(digits), high.toFixed(digits)] };
 }
 
 /** Categories (negative: none) -> pixels, and which colour each of the most frequent ones has. */

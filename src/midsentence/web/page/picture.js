@@ -1,7 +1,7 @@
 // The map as PNG, with its legend: colours without their names say nothing elsewhere.
 
 import { ramp } from "./colour.js";
-import { number, save } from "./dom.js";
+import { save } from "./dom.js";
 
 const LINE = 20, MARGIN = 14;
 
@@ -51,7 +51,7 @@ function legend(pen, map, found) {
     pen.fillStyle = `rgb(${ramp(x / 149).join(" ")})`;
     pen.fillRect(MARGIN + x, top + MARGIN + LINE + 4, 1.5, 12);
   }
-  say(number(found.low), 2);
+  say(found.ends[0], 2);
   pen.textAlign = "right";
-  say(number(found.high), 2, MARGIN + 150);
+  say(found.ends[1], 2, MARGIN + 150);
 }

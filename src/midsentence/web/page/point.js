@@ -11,27 +11,38 @@ const line = new Line();
 /** What all tools send along that write. */
 export const label = () => (state.label ? { label: state.label } : {});
 
-async function ask(send) {
-  if (state.x === null || state.y === null) return;
+let found = null;
+
+/** First what is written there, at once; then the samples, which take longer. */
+async function ask() {
   const { x, y } = state;
-  const found = await send("v1/map/point", {
-    x, y, view: state.view, n: state.count, seed: state.seed, how: { temperature: state.temperature }, ...label(),
-  });
-  if (!found) return;
+  const told = await line.instead("v1/map/point", { x, y, view: state.view, n: 0, seed: state.seed, ...label() });
+  if (!told) return;
+  found = told;
   by("point-hint").hidden = true;
   by("point-written").replaceChildren(large(found.written));
-  by("point-samples").replaceChildren(
-    el("h2", {}, "Samples here ", el("small", {}, "words that differ are underlined")),
-    el("ol", { class: "sentences" }, ...found.samples.map((one) => item(one, found.written.text))));
   by("point-near").replaceChildren(...neighbours(found.neighbours));
   // A link to another tool brings its own place.
   if (state.tab === "point") moveTo(found.z, found.written.text, "point", [x, y]);
+  await sample((...sent) => line.instead(...sent));
+}
+
+async function sample(send) {
+  if (!found) return;
+  const { z, written } = found;
+  const told = await send("v1/decode", {
+    z: Array(state.count).fill(z), seed: state.seed, how: { temperature: state.temperature }, ...label(),
+  });
+  if (!told || written !== found.written) return;
+  by("point-samples").replaceChildren(
+    el("h2", {}, "Samples here ", el("small", {}, "words that differ are underlined")),
+    el("ol", { class: "sentences" }, ...told.written.map((one) => item(one, written.text))));
 }
 
 export function decodeAt(x, y) {
   set({ x, y });
   tell("at", [x, y]);
-  return attempt(() => ask((...sent) => line.instead(...sent)));
+  return attempt(ask);
 }
 
 function fill() {
@@ -44,12 +55,12 @@ export function start() {
     set({ temperature: Number(by("temperature").value), seed: bounded(by("seed"), state.seed),
       count: bounded(by("count"), state.count) });
     document.querySelector("output[for=temperature]").value = number(state.temperature);
-    attempt(() => ask((...sent) => line.newest(...sent)));
+    attempt(() => sample((...sent) => line.newest(...sent)));
   };
   by("point-how").addEventListener("input", changed);
   by("point-how").addEventListener("submit", (event) => event.preventDefault());
   by("again").addEventListener("click", () => { by("seed").value = (state.seed + 1) % 2 ** 31; changed(); });
-  on("relabelled", () => attempt(() => ask((...sent) => line.instead(...sent))));
+  on("relabelled", () => { if (found) attempt(ask); });
   on("restored", () => {
     fill();
     if (state.x !== null && state.y !== null && corpus.count) decodeAt(state.x, state.y);

@@ -18,13 +18,15 @@ function shade(nats) {
 }
 
 function words(tokens) {
+  // Some tokenizers' pieces bring their spaces along, others have none: then all are set apart.
+  const spaced = tokens.some(({ token }) => /^\s/.test(token));
   return tokens.flatMap(({ token, nll }) => {
     const end = token === "</s>";
     const said = `${number(nll)} nats`;
     const node = el("span", { class: end ? "token end" : "token", title: end ? `end of the sentence: ${said}` : said, tabindex: "0",
-      "aria-label": `${end ? "end of the sentence" : token}, ${said}` }, el("bdi", {}, end ? "end" : token));
+      "aria-label": `${end ? "end of the sentence" : token}, ${said}` }, el("bdi", {}, end ? "end" : token.trim() || token));
     node.style.background = shade(nll);
-    return [node, " "];
+    return spaced && !/^\s/.test(token) && !end ? [node] : [" ", node];
   });
 }
 

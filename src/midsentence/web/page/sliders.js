@@ -96,7 +96,7 @@ async function newDirection() {
   if (!found) return;
   state.direction = found.name;
   await listDirections();
-  say(`The direction ${found.name} is there until the service ends.`);
+  say(`The direction ${found.name} is there until the service ends.`, { brief: true });
 }
 
 async function sum() {

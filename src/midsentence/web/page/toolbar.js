@@ -1,7 +1,7 @@
 // Above the map: colours and their legend, the view, density, bookmarks, what can be saved.
 
 import { attempt, say } from "./api.js";
-import { by, el, number, whole } from "./dom.js";
+import { by, el, whole } from "./dom.js";
 import { picture } from "./picture.js";
 import { onTheme, ramp } from "./colour.js";
 import { coloured, corpus, places } from "./corpus.js";
@@ -42,13 +42,14 @@ export async function recolour() {
 function legend(found) {
   const note = found.note ? el("small", {}, found.note) : null;
   const head = el("p", {}, el("strong", {}, found.title), found.unit ? ` ${found.unit} ` : " ", note);
+  // Rings are drawn whatever the colours say.
+  const file = map.ring ? [el("p", { class: "held" }, "from your file")] : [];
   if (!found.shown) {
     const strip = el("span", { class: "ramp" });
     const stops = Array.from({ length: 9 }, (_, i) => `rgb(${ramp(i / 8).join(" ")})`);
     strip.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-    const digits = Math.abs(found.high - found.low) >= 20 ? 0 : 2;
-    by("legend").replaceChildren(head, strip,
-      el("span", { class: "ends" }, el("span", {}, number(found.low, digits)), el("span", {}, number(found.high, digits))));
+    const ends = found.ends.map((end) => el("span", {}, end));
+    by("legend").replaceChildren(head, strip, el("span", { class: "ends" }, ...ends), ...file);
     return;
   }
   const rows = found.shown.map(({ value, colour, count }) => {
@@ -59,7 +60,7 @@ function legend(found) {
       onclick: () => only(found.values, value, `${found.title.toLowerCase()} ${name}`) }, dot, el("bdi", {}, name));
   });
   const rest = found.left > 0 ? el("p", {}, `and ${found.left} more in grey`) : null;
-  by("legend").replaceChildren(head, ...rows, ...(rest ? [rest] : []));
+  by("legend").replaceChildren(head, ...rows, ...(rest ? [rest] : []), ...file);
 }
 
 export async function review() {
@@ -113,9 +114,9 @@ async function copyLink() {
   const address = link();
   try {
     await navigator.clipboard.writeText(address);
-    say("The link is copied. It restores this view.");
+    say("The link is copied. It restores this view.", { brief: true });
   } catch {
-    say("The address of this page is now the link to this view.");
+    say("The address of this page is now the link to this view.", { brief: true });
   }
 }
 
@@ -144,7 +145,7 @@ export function start(plane) {
   });
   by("save-rows").addEventListener("click", () => {
     if (selection.rows?.length) saveRows();
-    else say("Nothing is selected: search, draw a lasso, or press a name in the legend first.");
+    else say("Nothing is selected: search, draw a lasso, or press a name in the legend first.", { brief: true });
     by("export-menu").hidePopover();
   });
   by("save-png").addEventListener("click", () => { picture(map, shown); by("export-menu").hidePopover(); });

@@ -13,7 +13,8 @@ const percent = (share) => {
 export function distance(written) {
   if (typeof written.beyond !== "number") return null;
   if (written.beyond < 0.005) return el("p", { class: "near" }, "Nearer to the data than almost every held-out sentence.");
-  const text = `arther than ${percent(written.beyond)} % of held-out sentences.`;
+  const text = written.beyond === 1 ? "arther than every held-out sentence."
+    : `arther than ${percent(written.beyond)} % of held-out sentences.`;
   if (!written.far) return el("p", { class: "near" }, `F${text}`);
   return el("p", { class: "far" }, el("span", { class: "sign", "aria-hidden": "true" }, "!"),
     el("span", {}, el("strong", {}, "Far from the data: "), `f${text} What is written here means little.`));
