@@ -494,15 +494,21 @@ def test_no_training_no_tab(page):
     expect(page.locator("#tab-watch")).to_be_hidden()
 
 
-def test_the_map_of_a_training_comes_when_there_is_one(visit):
+def test_a_training_is_watched_from_before_there_is_a_model(visit):
     with serving(make_app(400, training=True)) as url:
         page = visit("about:blank", allow=("404",), service=url)
-        missing = {"error": "there is no map yet"}
+        bare = {"name": "new", "latent": 0, "training": True}
+        bare |= {name: [] for name in ("labels", "active", "loc", "scale", "directions")}
+        page.route("**/v1/model", lambda route: route.fulfill(json=bare), times=1)
+        missing = {"error": "there is a map after the first validation"}
         page.route("**/v1/map", lambda route: route.fulfill(status=404, json=missing), times=1)
         page.goto(url)
-        expect(page.locator("#empty")).to_contain_text("There is no map yet")
-        expect(page.locator("#empty")).to_be_hidden(timeout=8000)
-        expect(page.locator("#legend button").first).to_be_visible()
+        expect(page.locator("#legend button").first).to_be_visible(timeout=8000)
+        expect(page.locator("#empty")).to_be_hidden()
+        expect(page.locator("#about")).to_contain_text("24 dimensions")
+        click_map(page)
+        page.click("#tab-sliders")
+        expect(page.locator("#sliders-list input")).to_have_count(12)
         page.close()
 
 

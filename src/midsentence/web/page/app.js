@@ -188,22 +188,39 @@ function frame() {
   framed = true;
 }
 
+function describe(model) {
+  document.title = `${model.name} – midsentence`;
+  const facts = [model.latent ? `${model.latent} dimensions` : "no model yet"];
+  if (model.sentences) facts.push(`${whole(model.sentences)} sentences`);
+  by("about").replaceChildren(el("bdi", {}, model.name), ` · ${facts.join(" · ")}`);
+  by("label-field").hidden = !model.labels?.length;
+  by("label").replaceChildren(el("option", { value: "" }, "any label"),
+    ...(model.labels ?? []).map((name) => el("option", { value: name }, name)));
+  by("label").value = state.label;
+}
+
+/** A training goes on: its model is another by now, or there is one at last. */
+async function renew(model) {
+  const now = await get("v1/model");
+  const first = model.latent === 0;
+  Object.assign(model, now);
+  if (first && model.latent > 0) {
+    describe(model);
+    sliders.renew(model);
+  }
+  return load();
+}
+
 async function begin() {
   startTools(await get("v1/model"));
 }
 
 function startTools(model) {
-  document.title = `${model.name} – midsentence`;
-  by("about").replaceChildren(el("bdi", {}, model.name), ` · ${model.latent} dimensions`
-    + `${model.sentences ? ` · ${whole(model.sentences)} sentences` : ""}`);
-  by("label-field").hidden = !model.labels?.length;
-  by("label").replaceChildren(el("option", { value: "" }, "any label"),
-    ...(model.labels ?? []).map((name) => el("option", { value: name }, name)));
-  by("label").value = state.label;
+  describe(model);
   by("label").addEventListener("change", () => { set({ label: by("label").value }); tell("relabelled"); });
   for (const tool of [point, path, palette, read]) tool.start();
   sliders.start(model);
-  if (model.training) watch.start();
+  if (model.training) watch.start(() => renew(model));
   on("corpus", () => attempt(() => showCorpus(model)));
   on("restored", () => attempt(() => followLink(model)));
   attempt(async () => {

@@ -10,17 +10,21 @@ export const corpus = {
 };
 const dimensions = new Map();
 
-/** Throws Trouble; where there is no corpus, `why` says so and the tools work without. */
+/** Whether it is another than before. Throws Trouble; where there is no corpus, `why` says so and the
+ * tools work without. */
 export async function load() {
   let told;
   try {
     told = await get("v1/map");
   } catch (error) {
     if (error.status !== 404) throw error;
+    if (corpus.why === error.message) return false;
     corpus.why = error.message;
     tell("corpus");
-    return;
+    return true;
   }
+  const [x, y] = corpus.views.pca ?? [[], []], last = told.count - 1;
+  if (told.count === corpus.count && told.x[0] === x[0] && told.y[0] === y[0] && told.x[last] === x[last]) return false;
   Object.assign(corpus, {
     count: told.count, text: told.text, label: told.label, labelNames: told.label_names ?? [],
     length: told.length, cluster: told.cluster, held: told.held, names: told.views, plane: told.plane ?? null,
@@ -28,6 +32,7 @@ export async function load() {
   });
   dimensions.clear();
   tell("corpus");
+  return true;
 }
 
 export async function places(name) {

@@ -116,10 +116,18 @@ function fill() {
   sayStrength();
 }
 
-export function start(about) {
+// A run without its corpus has no loc.
+const centre = () => (model.loc?.length ? model.loc : Array(model.latent).fill(0));
+
+/** Another model, with its own dimensions: the first one, or the next of a training. */
+export function renew(about) {
   model = about;
-  const centre = model.loc ?? Array(model.latent).fill(0); // a run without its corpus has no loc
   by("sliders-more").hidden = (model.active?.length ?? 0) <= FEW;
+  begin(centre(), "");
+  if (model.latent > 0) attempt(listDirections);
+}
+
+export function start(about) {
   by("sliders-more").addEventListener("click", () => {
     wide = !wide;
     by("sliders-more").setAttribute("aria-expanded", String(wide));
@@ -127,7 +135,7 @@ export function start(about) {
     place();
   });
   by("sliders-back").addEventListener("click", () => { now = [...base]; place(); attempt(decode); });
-  by("sliders-centre").addEventListener("click", () => { begin(centre, ""); attempt(decode); });
+  by("sliders-centre").addEventListener("click", () => { begin(centre(), ""); attempt(decode); });
   by("direction").addEventListener("change", () => { set({ direction: by("direction").value }); attempt(toward); });
   by("strength").addEventListener("input", () => { set({ strength: Number(by("strength").value) }); attempt(toward); });
   by("direction-form").addEventListener("submit", (event) => { event.preventDefault(); attempt(newDirection); });
@@ -144,7 +152,6 @@ export function start(about) {
     fill();
     attempt(async () => { await decode(); if (strength) await toward(); });
   });
-  begin(centre, "");
+  renew(about);
   fill();
-  attempt(listDirections);
 }

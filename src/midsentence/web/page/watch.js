@@ -2,16 +2,16 @@
 
 import { attempt, Line } from "./api.js";
 import { lines } from "./chart.js";
-import { load } from "./corpus.js";
 import { by, el, quote, whole } from "./dom.js";
 
 const EVERY = 2000;
+const LOOKS = 20; // for the map of a new model, which is served some time after its record is written
 const CURVES = [
   ["objective", "Objective", "nats a sentence"], ["elbo", "ELBO", "nats a sentence"],
   ["kl", "KL", "nats a sentence"], ["beta", "β", "weight of the KL"],
 ];
 const line = new Line();
-let records = [], next = 0, charts = null;
+let records = [], next = 0, looks = LOOKS, charts = null, renew = null;
 
 const series = (kind, name) => records.filter((r) => r.kind === kind && Number.isFinite(r[name])).map((r) => [r.step, r[name]]);
 
@@ -37,7 +37,7 @@ async function poll() {
   try {
     const found = await line.instead(`v1/watch?after=${next}`);
     if (!found) return;
-    const fresh = found.records, first = next === 0; // the first time the page fetches the map itself
+    const fresh = found.records;
     records.push(...fresh);
     next = found.next;
     going = found.running !== false;
@@ -47,8 +47,10 @@ async function poll() {
       by("watch-samples").replaceChildren(el("h2", {}, "Written by it now"),
         el("ol", { class: "sentences" }, ...found.samples.map((one) => el("li", {}, quote(typeof one === "string" ? one : one.text)))));
     }
-    if (!first && fresh.some((r) => r.kind === "valid")) await load();
+    if (fresh.some((r) => r.kind === "valid")) looks = LOOKS;
+    looks = looks > 0 && (await renew()) ? 0 : looks - 1;
   } catch (error) {
+    if (error.status === 503) return; // one model gives way to the next
     going = false; // the button of the status line begins again
     throw error;
   } finally {
@@ -56,7 +58,9 @@ async function poll() {
   }
 }
 
-export function start() {
+/** renewed: fetches model and map again, and says whether they are others. */
+export function start(renewed) {
+  renew = renewed;
   by("tab-watch").hidden = false;
   by("tab-watch").addEventListener("click", draw);
   attempt(poll);
