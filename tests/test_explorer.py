@@ -487,6 +487,10 @@ def test_a_training_is_watched(visit):
         expect(page.locator("#watch-charts")).to_contain_text("ELBO")
         expect(page.locator("#watch-samples li")).to_have_count(4)
         expect(page.locator("#watch-about")).to_contain_text("step")
+        page.goto(address(page, "tab=watch"))
+        page.reload()
+        expect(page.locator("#tab-watch")).to_have_attribute("aria-selected", "true")
+        expect(page.locator("#watch-charts svg")).to_have_count(4)
         page.close()
 
 

@@ -165,7 +165,7 @@ async function showCorpus(model) {
   if (!corpus.count) {
     const why = corpus.why ? `${corpus.why[0].toUpperCase()}${corpus.why.slice(1)}.`.replace("..", ".") : "The corpus has no sentences.";
     by("empty").replaceChildren(el("h2", {}, "No map"), el("p", {}, why),
-      el("p", {}, "What needs no map still works: see the tools."));
+      ...(model.latent ? [el("p", {}, "What needs no map still works: see the tools.")] : []));
     return;
   }
   map.ring = corpus.held.some(Boolean) ? Uint8Array.from(corpus.held) : null;
@@ -247,5 +247,7 @@ startTabs();
 startMap();
 startSharing();
 startKeys();
-show(state.tab);
+const { tab } = state;
+show(tab);
+state.tab = tab; // one that is shown only once the model is known, the training's, is come back to
 attempt(begin);
