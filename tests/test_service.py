@@ -389,7 +389,7 @@ def test_a_language_model_is_served_too(tmp_path):
 def test_the_command_serves_and_ends_when_told(run, ending):
     command = [sys.executable, "-m", "midsentence", "serve", str(run), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        said = process.stderr.readline()
+        said = process.stderr.readline() + process.stderr.readline()
         client = Client(int(re.search(r"http://localhost:(\d+)", said)[1]))
         until(lambda: alive(client))
         assert client.get("/health")[1]["status"] == "ok"

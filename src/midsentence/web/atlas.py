@@ -1,6 +1,7 @@
 """Atlas: the map of a corpus. Points on a plane, and what they can be coloured by."""
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,9 +102,12 @@ class Atlas:
         """McInnes, Healy & Melville 2018. Raises UserError without the extra ``map``."""
         try:
             import umap
-        except ImportError:
-            raise UserError("UMAP needs the extra map: pip install 'midsentence[map]'") from None
-        found = umap.UMAP(random_state=seed).fit_transform(self.mean.float().cpu().numpy())
+        except ImportError as error:
+            text = f"UMAP needs {error.name}: pip install 'midsentence[map]'"
+            raise UserError(text) from None
+        with warnings.catch_warnings():  # that a seed means one thread is what we want
+            warnings.simplefilter("ignore", UserWarning)
+            found = umap.UMAP(random_state=seed).fit_transform(self.mean.float().cpu().numpy())
         self.views["umap"] = View(np.asarray(found, dtype=np.float64))
 
     @cached_property
