@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +231,27 @@ def test_explore_says_what_is_wrong(tmp_path, run):
     assert found.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}".encode() in found.stderr
     assert found.stderr.count(b"\n") == 1
+
+
+def test_who_watches_a_training_ends_with_it_however_it_ends(run, tmp_path):
+    program = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen(sys.argv[1:], env=os.environ | {'MIDSENTENCE_WATCHES': '1'},\n"
+        "                         start_new_session=True)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    command = [sys.executable, "-m", "midsentence", "explore", run, "--watch", "--port", "0"]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, command)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    child = int(parent.stdout.readline())
+    assert re.search(r"http://localhost:\d+ ", parent.stderr.readline())
+    parent.kill()
+    parent.communicate()
+    until(lambda: not Path(f"/proc/{child}").exists() or zombie(child))
+
+
+def zombie(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

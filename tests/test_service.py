@@ -16,6 +16,9 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 
+from fastapi import APIRouter
+from fastapi.responses import Response
+
 from midsentence import TextVAE
 from midsentence.space import Space
 from midsentence.web import server as serving
@@ -271,6 +274,21 @@ def test_what_is_half_sent_is_not_waited_for(serve, monkeypatch):
     found = raw(client, b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/mo")
     assert found.count(b"HTTP/1.1") == 1
     assert time.monotonic() - began < 4
+
+
+def test_who_does_not_read_the_answer_is_let_go(monkeypatch):
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(serving, "TAKE_SECONDS", 0.3)
+    api = APIRouter()
+    api.get("/large")(lambda: Response(b"a" * 50_000_000))
+    server, thread, client = started(service.bare(api, ("localhost",)))
+    for more in (b"", b"Connection: close\r\n"):
+        with socket.create_connection(("127.0.0.1", client.port)) as link:
+            link.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n" + more + b"\r\n")
+            until(lambda: server.server_state.connections)
+            until(lambda: not server.server_state.connections)
+    server.should_exit = True
+    thread.join(10)
 
 
 def test_too_many_at_once_are_told_to_come_again(serve, monkeypatch):

@@ -1,5 +1,6 @@
 """The commands that serve a run over HTTP. `cli` lists them."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,8 +73,13 @@ def explore(
         server = _installed()
         from .web.watching import Latest
 
+        trained_by_us = CHILD in os.environ
+        if trained_by_us:
+            modest()
+        names = server.hosts(host, allow_host)
         with server.listening(host, port) as bound:
-            server.run(Latest(run, server.hosts(host, allow_host), api_key or None), bound, host)
+            app = Latest(run, names, api_key or None, with_parent=trained_by_us)
+            server.run(app, bound, host)
         return
     _start(run, host, port, api_key, allow_host, sentences, own_prior,
            explorer=True, corpus=corpus, umap=umap)  # fmt: skip
@@ -137,6 +143,19 @@ def _installed() -> Any:
     return server
 
 
+CHILD = "MIDSENTENCE_WATCHES"
+"""Set for a process that watches the training which started it."""
+
+
+def modest() -> None:
+    """Take what the training leaves of the processor."""
+    import torch
+
+    torch.set_num_threads(1)
+    if hasattr(os, "nice"):
+        os.nice(15)
+
+
 class Watched:
     """A listener to a training that has it watched in a browser, by a process of its own: what that
     computes cannot touch the random numbers of the training."""
@@ -150,7 +169,9 @@ class Watched:
         if event == "start" and self.process is None:
             command = [sys.executable, "-m", "midsentence", "explore", str(self.out), "--watch"]
             # Ctrl-C is for the training, which then ends this.
-            self.process = subprocess.Popen([*command, "--port", "0"], start_new_session=True)
+            self.process = subprocess.Popen(
+                [*command, "--port", "0"], start_new_session=True, env=os.environ | {CHILD: "1"}
+            )
         self.inner(event, record)
 
     def stop(self) -> None:

@@ -16,6 +16,9 @@ from .gate import LOOPBACK
 HEAD_SECONDS = 10.0
 """For the head of a request, from its first byte or from opening the connection."""
 
+TAKE_SECONDS = 30.0
+"""For a client to take what was written to it before the connection was closed."""
+
 CONNECTIONS = 1000
 """Open at once; the one that has been silent longest makes room."""
 
@@ -48,6 +51,19 @@ class PunctualProtocol(H11Protocol):
         self._forget()
         super().connection_lost(exc)
 
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_later()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later()
+
+    def _abort_later(self) -> None:
+        """A closed connection lives until the client has read all: not for ever."""
+        self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+
     def _expect_head(self) -> None:
         self.deadline = self.loop.call_later(HEAD_SECONDS, self._late)
 
@@ -60,6 +76,7 @@ class PunctualProtocol(H11Protocol):
         self.deadline = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+            self._abort_later()
 
 
 def server(app: Any, host: str, port: int) -> uvicorn.Server:

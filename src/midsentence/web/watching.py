@@ -1,5 +1,8 @@
 """A run that is being trained, served: always its best model so far."""
 
+import os
+import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,10 +22,13 @@ looks at the run."""
 
 
 class Latest:
-    """An ASGI application that is always the newest of several."""
+    """An ASGI application that is always the newest of several. with_parent: ends the process when
+    the one that started it is gone."""
 
-    def __init__(self, run: Path, hosts: tuple[str, ...], key: str | None):
-        self.run, self.hosts, self.key = run, hosts, key
+    def __init__(
+        self, run: Path, hosts: tuple[str, ...], key: str | None, *, with_parent: bool = False
+    ):
+        self.run, self.hosts, self.key, self.with_parent = run, hosts, key, with_parent
         self.app: Gate = explorer.waiting(run, hosts, key)
         self.seen: Any = None
         threading.Thread(target=self._look, name="watch", daemon=True).start()
@@ -31,8 +37,14 @@ class Latest:
         await self.app(scope, receive, send)
 
     def _look(self) -> None:
+        parent = os.getppid()
         while True:
-            self.refresh()
+            if self.with_parent and os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)  # the training was killed: nobody else ends us
+            try:
+                self.refresh()
+            except Exception as error:  # whatever a half-written run may look like
+                print(f"{self.run}: {error}", file=sys.stderr)
             time.sleep(EVERY)
 
     def refresh(self) -> None:
