@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from midsentence.text.batches import Budget, by_length, collate, shuffled, usual
+from midsentence.text.batches import Budget, Shards, by_length, collate, shuffled, usual
+from midsentence.text.store import Lengths
 from midsentence.text.tokenizer import BOS, EOS, PAD
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, 5000)
@@ -51,3 +52,46 @@ def test_collate_lays_out_inputs_targets_and_mask():
     assert held.lengths.tolist() == [3, 2]
     assert held.labels.tolist() == [1, -1]
     assert len(held) == 2
+
+
+def test_a_large_corpus_is_gone_through_shard_by_shard():
+    """As in one piece: every sentence once, within the budget, another order each epoch."""
+    budget = Budget(512)
+    for size in (64, 300, 1999):
+        batches = shuffled(LENGTHS, budget, 1, 0, size=size)
+        assert isinstance(batches, Shards) and len(batches) == len(list(batches))
+        assert sorted(np.concatenate(list(batches)).tolist()) == list(range(len(LENGTHS)))
+        for rows in batches:
+            assert len({row // size for row in rows.tolist()}) == 1
+            width = int(LENGTHS[rows].max()) + 1
+            assert len(rows) == 1 or len(rows) * width <= budget.tokens
+        again = shuffled(LENGTHS, budget, 1, 0, size=size)
+        middle = len(again) // 2  # a run that goes on asks for one in the middle first
+        assert again[middle].tolist() == batches[middle].tolist()
+        other = shuffled(LENGTHS, budget, 1, 1, size=size)
+        assert np.concatenate(list(other)).tolist() != np.concatenate(list(batches)).tolist()
+        assert {tuple(b) for b in other} != {tuple(b) for b in batches}
+    with pytest.raises(IndexError):
+        batches[len(batches)]
+
+
+def test_up_to_a_million_sentences_are_one_shard():
+    whole = shuffled(LENGTHS, Budget(512), 1, 0)
+    assert not isinstance(whole, Shards)
+    assert [b.tolist() for b in whole] == [
+        b.tolist() for b in shuffled(LENGTHS, Budget(512), 1, 0, size=len(LENGTHS))
+    ]
+
+
+def test_lengths_that_are_not_held_are_as_an_array():
+    offsets = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
+    found, array = Lengths(offsets), np.asarray(LENGTHS)
+    assert len(found) == len(array) and found.sum() == array.sum()
+    assert found.mean() == pytest.approx(array.mean())
+    rows = np.array([3, 0, len(array) - 1, 3])
+    for place in (slice(None), slice(5, 9), slice(9, 5), slice(3, 20, 4), rows):
+        assert np.array_equal(found[place], array[place])
+    assert np.array_equal(np.asarray(found), array)
+    assert [b.tolist() for b in by_length(found, Budget(512))] == [
+        b.tolist() for b in by_length(array, Budget(512))
+    ]

@@ -14,7 +14,8 @@ import pytest
 
 from midsentence.errors import UserError
 from midsentence.text import builtin
-from midsentence.text.readers import Line, read, split
+from midsentence.text.readers import Line, read
+from midsentence.text.splitting import split
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_mistakes_are_one_line(tmp_path):
 
 def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
-    with pytest.raises(UserError, match="not a tokenizer"):
+    with pytest.raises(UserError, match="cannot be read"):
         Tokenizer.load(path)
     trained("word").save(path)
     good = json.loads(path.read_text("utf-8"))
@@ -194,5 +194,5 @@ def test_a_damaged_file_is_refused(tmp_path):
         "[" * 9999,
     ]:
         path.write_text(content, "utf-8")
-        with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
+        with pytest.raises(UserError, match=r"tokenizer\.json is (not a tokenizer|damaged)"):
             Tokenizer.load(path)

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from .store import MANY
 from .tokenizer import BOS, EOS, PAD
 
 
@@ -84,26 +86,67 @@ class Batches:
         return self.order[self.begins[index] : self.ends[index]]
 
 
-def usual(lengths: np.ndarray) -> int:
+def usual(lengths: Any) -> int:
     """A token budget that keeps the cores busy: short sentences by their number, long ones too."""
     return max(1024, math.ceil(32 * (float(lengths.mean()) + 1)))
 
 
-def by_length(lengths: np.ndarray, budget: Budget) -> Batches:
+def by_length(lengths: Any, budget: Budget) -> Batches:
     """All sentences by length, cut under the budget: for measuring, where order is free."""
     order = np.argsort(lengths, kind="stable")
     begins = np.array(_cuts(lengths[order], budget), np.int64)
     return Batches(order, begins, np.append(begins[1:], len(order)))
 
 
-def shuffled(lengths: np.ndarray, budget: Budget, seed: int, epoch: int) -> Batches:
+class Shards(Batches):
+    """Batches of a corpus too large for an order of its own: shard after shard, one held at a time.
+
+    A shard is so many sentences that follow one another; their turn changes every epoch.
+    """
+
+    def __init__(self, lengths: Any, budget: Budget, seed: int, epoch: int, size: int):
+        self.lengths, self.budget, self.size = lengths, budget, size
+        self.seed, self.epoch = seed, epoch
+        self.turns = _chance(seed, epoch).permutation(-(-len(lengths) // size))
+        self._held: tuple[int, Batches] | None = None
+        counts = [len(self._shard(place)) for place in range(len(self.turns))]
+        self.ends = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]
+        place = int(np.searchsorted(self.ends, index, "right"))
+        begin = int(self.ends[place - 1]) if place else 0
+        if self._held is None or self._held[0] != place:
+            self._held = place, self._shard(place)
+        return self._held[1][index - begin].astype(np.int64) + int(self.turns[place]) * self.size
+
+    def _shard(self, place: int) -> Batches:
+        start = int(self.turns[place]) * self.size
+        lengths = self.lengths[start : start + self.size]
+        return _shuffled(lengths, self.budget, _chance(self.seed, self.epoch, place + 1))
+
+
+def _chance(seed: int, epoch: int, shard: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch + (shard << 32)]))
+
+
+def shuffled(lengths: Any, budget: Budget, seed: int, epoch: int, size: int = MANY) -> Batches:
     """One epoch's batches of sentence indices, a pure function of its arguments.
 
     A batch holds neighbours in length, so little is padding. Which sentences share a batch changes
-    every epoch: the corpus is permuted first and sorted only inside windows.
+    every epoch: the corpus is permuted first and sorted only inside windows. Of more than `size`
+    sentences only as many are permuted among each other, and memory stays flat.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    order = np.arange(len(lengths), dtype=np.uint32 if len(lengths) < 1 << 32 else np.uint64)
+    if len(lengths) > size:
+        return Shards(lengths, budget, seed, epoch, size)
+    return _shuffled(np.asarray(lengths), budget, _chance(seed, epoch))
+
+
+def _shuffled(lengths: np.ndarray, budget: Budget, rng: np.random.Generator) -> Batches:
+    order = np.arange(len(lengths), dtype=np.uint32)
     rng.shuffle(order)
     mean = max(1.0, float(lengths.mean()) + 1)
     window = int(200 * max(1.0, min(budget.tokens / mean, budget.sentences or np.inf)))

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import UserError
+from ..writing import write_whole
 from .readers import Line
 
 Phrase = tuple[str, str, str]
@@ -57,10 +58,8 @@ def _cached(path: Path) -> Iterator[Phrase]:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            with gzip.open(part, "wt", encoding="utf-8", newline="\n") as file:
-                file.writelines("\t".join(phrase) + "\n" for phrase in _phrases())
-            part.replace(path)
+            rows = "".join("\t".join(phrase) + "\n" for phrase in _phrases())
+            write_whole(path, lambda part: part.write_bytes(gzip.compress(rows.encode())))
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
             held = [row.rstrip("\n").split("\t") for row in file]
         yield from ((code, chapter, text) for code, chapter, text in held)

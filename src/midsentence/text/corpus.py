@@ -2,16 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .readers import PARTS, Line, read, split
+from ..opening import verify_early
+from ..writing import clean, write_manifest
+from .readers import PARTS, Line, files, read
+from .splitting import split
 from .store import TokenStore
 from .tokenizer import Tokenizer
+from .tolerance import Bad
+
+WORDS = ("tokenizer.json",)
 
 
 @dataclass
@@ -29,12 +35,16 @@ class Corpus:
         """A prepared corpus again. Raises UserError."""
         if not (folder / "tokenizer.json").exists():
             raise UserError(f"{folder} holds no prepared corpus")
+        verify_early(folder, WORDS)
+        tokenizer = Tokenizer.load(folder / WORDS[0])
         stores = [TokenStore.open(folder / part) for part in PARTS]
-        return cls(folder, Tokenizer.load(folder / "tokenizer.json"), *stores)
+        if any(store.highest() >= tokenizer.vocab_size for store in stores):
+            raise UserError(f"{folder}: its sentences are of another tokenizer: train afresh")
+        return cls(folder, tokenizer, *stores)
 
 
 def prepare(
-    source: str,
+    source: str | Sequence[str],
     folder: Path,
     *,
     valid: str | None = None,
@@ -47,6 +57,8 @@ def prepare(
     tokenizer_settings: dict[str, Any] | None = None,
     max_tokens: int | None = None,
     max_chars: int = 100_000,
+    on_bad: str = "error",
+    told: Callable[[str], None] = lambda text: None,
 ) -> Corpus:
     """Read, split, learn the tokenizer on the training part, tokenise once into `folder`.
 
@@ -54,9 +66,13 @@ def prepare(
     The source is read once (it may be a pipe), through text files in `folder` that are removed
     afterwards. Sentences of more than `max_tokens` are left out (`TokenStore.dropped`).
 
+    on_bad: what becomes of lines that can't be read (`readers.Bad`). told: of what was left out.
+
     Raises UserError, and leaves nothing behind, where a source cannot be read or is too small.
     """
-    if [source, valid, test].count("-") > 1:
+    bad, name = Bad(on_bad), source if isinstance(source, str) else " ".join(source)
+    named = files(source)
+    if [*named, valid, test].count("-") > 1:
         raise UserError("standard input can be read once only: give files for the other parts")
     given = {"valid": valid, "test": test}
     fractions = {
@@ -67,20 +83,22 @@ def prepare(
         "text_field": text_field,
         "label_field": label_field,
         "max_chars": max_chars,
+        "bad": bad,
     }
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     spools = {part: folder / f".{part}.jsonl" for part in PARTS}
     try:
-        files = {part: path.open("w", encoding="utf-8") for part, path in spools.items()}
+        clean(folder)  # of what was begun by a process that was killed
+        written = {part: path.open("w", encoding="utf-8") for part, path in spools.items()}
         try:
-            for part, line in split(read(source, **columns), seed=seed, **fractions):
-                files[part].write(_dump(line))
+            for part, line in split(read(named, **columns), seed=seed, **fractions):
+                written[part].write(_dump(line))
             for part, own in given.items():
                 for line in read(own, **columns) if own else ():
-                    files[part].write(_dump(line))
+                    written[part].write(_dump(line))
         finally:
-            for file in files.values():
+            for file in written.values():
                 file.close()
         for part, path in spools.items():
             if not path.stat().st_size and part != "test":
@@ -89,23 +107,26 @@ def prepare(
                     if part == "train"
                     else "give --valid FILE or raise corpus.valid_fraction"
                 )
-                raise UserError(
-                    f"{source} has too few lines for a {part} part: add some, or {mend}"
-                )
+                raise UserError(f"{name} has too few lines for a {part} part: add some, or {mend}")
+        if bad.count:
+            told(str(bad))
         texts = (line.text for line in _load(spools["train"]))
         tokenizer = Tokenizer.train(texts, **tokenizer_settings or {})
+        stores: list[TokenStore] = []
         names: list[str] = []
         for part, path in spools.items():
             store = TokenStore.write(
                 folder / part, _load(path), tokenizer, label_names=names, max_tokens=max_tokens
             )
+            stores.append(store)
             names = store.label_names
             if not len(store) and part != "test":
                 raise UserError(
-                    f"every {part} line of {given.get(part) or source} is over corpus.max_tokens ="
+                    f"every {part} line of {given.get(part) or name} is over corpus.max_tokens ="
                     f" {max_tokens}: raise it"
                 )
-        tokenizer.save(folder / "tokenizer.json")
+        tokenizer.save(folder / WORDS[0])
+        write_manifest(folder, WORDS)
     except BaseException:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
@@ -116,7 +137,7 @@ def prepare(
     finally:
         for path in spools.values():
             path.unlink(missing_ok=True)
-    return Corpus.open(folder)
+    return Corpus(folder, tokenizer, *stores)
 
 
 def _dump(line: Line) -> str:

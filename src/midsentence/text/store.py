@@ -1,8 +1,6 @@
 """The corpus, tokenised once into memory-mapped arrays: flat memory whatever its size."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from io import BufferedIOBase
@@ -13,28 +11,36 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from ..errors import UserError
+from ..opening import LARGE, read_json, verify_early
+from ..writing import whole_folder
 from .readers import Line
 from .tokenizer import Tokenizer
+
+MANY = 1 << 20
+"""Sentences whose lengths are held in memory."""
 
 CHUNK_LINES, CHUNK_CHARS = 4096, 1 << 20
 DTYPES = ("uint16", "uint32")
 ARRAYS = ("tokens", "offsets", "sizes", "labels")
+FILES = ("meta.json", *(f"{name}.bin" for name in ARRAYS))
 
 
 class TokenStore:
     """Sentences of ids (without ``<s>``, ``</s>``) in a folder of plain arrays.
 
     tokens: all ids one after the other. offsets: (N + 1,) where each sentence begins. lengths: (N,)
-    tokens of each. sizes: (N,) UTF-8 bytes of each line. labels: (N,) indices into `label_names`,
-    -1 for none; or None. dropped: lines that were longer than allowed and left out.
+    tokens of each; of many sentences `Lengths`. sizes: (N,) UTF-8 bytes of each line. labels: (N,)
+    indices into `label_names`, -1 for none; or None. dropped: lines that were longer than allowed
+    and left out.
     """
 
     def __init__(self, folder: Path):
         try:
-            meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            meta = read_json(folder / "meta.json", LARGE)
             # Anything but these two could make a damaged file's bytes into something else.
             if meta["format"] != 1 or meta["dtype"] not in DTYPES:
                 raise ValueError("another format")
+            self.folder = folder
             self.label_names: list[str] = meta["label_names"]
             self.dropped: int = meta["dropped"]
             count, total = int(meta["sentences"]), int(meta["tokens"])
@@ -43,15 +49,21 @@ class TokenStore:
             self.sizes = _map(folder / "sizes.bin", "int32", count)
             labels = _map(folder / "labels.bin", "int32", count)
             self.labels = labels if self.label_names else None
-            self.lengths = _lengths(self.offsets)
+            _check(self.offsets)
+            lengths = Lengths(self.offsets)
+            self.lengths: Any = np.asarray(lengths) if count <= MANY else lengths
             if self.offsets[0] != 0 or self.offsets[-1] != total:
                 raise ValueError("offsets.bin does not fit tokens.bin")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is no whole token store ({error}): train afresh") from None
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+            raise _damaged(folder, error) from None
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
-        """Map a written store. Raises UserError where files are missing, cut short or at odds."""
+        """Map a written store. Raises UserError where files are missing, damaged or at odds."""
+        try:
+            verify_early(folder, FILES)
+        except UserError as error:
+            raise _damaged(folder, error) from None
         return cls(folder)
 
     @classmethod
@@ -70,10 +82,7 @@ class TokenStore:
         A line of more than `max_tokens` is dropped and counted: cutting it would change the data.
         """
         dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        with whole_folder(folder, FILES) as temporary:
             with ExitStack() as stack:
                 files = {
                     name: stack.enter_context((temporary / f"{name}.bin").open("wb"))
@@ -81,14 +90,18 @@ class TokenStore:
                 }
                 meta = _fill(files, lines, tokenizer, dtype, list(label_names or []), max_tokens)
             (temporary / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), "utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls(folder)
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def highest(self) -> int:
+        """The greatest id, -1 if there is none; read by blocks, which stay out of memory."""
+        most = -1
+        with (self.folder / "tokens.bin").open("rb") as file:
+            while block := file.read(1 << 20):
+                most = max(most, int(np.frombuffer(block, self.tokens.dtype).max()))
+        return most
 
     def __getitem__(self, index: SupportsIndex) -> np.ndarray:
         index = range(len(self))[index]
@@ -97,6 +110,10 @@ class TokenStore:
     def text(self, tokenizer: Tokenizer, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Sentences as strings again."""
         return tokenizer.decode([self[int(i)].tolist() for i in indices])
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"{folder} is no whole token store ({error}): train afresh")
 
 
 def _fill(
@@ -150,15 +167,38 @@ def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
         yield chunk
 
 
-def _lengths(offsets: np.ndarray) -> np.ndarray:
-    """Differences as int32, a chunk at a time: with it alone a corpus grows in memory."""
-    lengths = np.empty(len(offsets) - 1, np.int32)
-    for start in range(0, len(lengths), 1 << 18):
+class Lengths:
+    """Tokens of each sentence, found when asked for: an array would grow with the corpus."""
+
+    def __init__(self, offsets: np.ndarray):
+        self.offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Of a slice of sentences, or of an array of indices."""
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            return np.diff(self.offsets[start : max(start, stop) + 1]).astype(np.int32)[::step]
+        return (self.offsets[rows + 1] - self.offsets[rows]).astype(np.int32)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        found = np.diff(self.offsets).astype(np.int32)
+        return found if dtype is None else found.astype(dtype)
+
+    def sum(self) -> int:
+        return int(self.offsets[-1])
+
+    def mean(self) -> float:
+        return self.sum() / max(1, len(self))
+
+
+def _check(offsets: np.ndarray) -> None:
+    for start in range(0, len(offsets) - 1, 1 << 18):
         part = np.diff(offsets[start : start + (1 << 18) + 1])
         if (part < 0).any() or (part > np.iinfo(np.int32).max).any():
             raise ValueError("offsets.bin does not fit tokens.bin")
-        lengths[start : start + len(part)] = part
-    return lengths
 
 
 def _map(path: Path, dtype: str, count: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Strings <-> ids. Four kinds of token, one interface, built on HF `tokenizers`."""
 
 import json
-import os
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -12,6 +12,9 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from ..errors import UserError
+from ..opening import LARGE, read_json
+from ..writing import write_whole
+from .choosing import choose
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
@@ -22,6 +25,9 @@ SMALLEST_LEARNED = 384
 BYTES_A_PIECE = 200
 """A piece should be seen often enough to be learned: bytes of corpus for each, by default."""
 
+MOST_COUNTED = 1 << 22
+"""Different words that are counted at a time."""
+
 LOOKED_AT = 20_000
 LOOKED_AT_CHARS = 4_000_000
 """Lines and characters that `auto` looks at."""
@@ -29,20 +35,6 @@ LOOKED_AT_CHARS = 4_000_000
 # BPE training is quadratic in a word's length, so words, and runs of spaces, are cut before it sees
 # them. The pieces put together are the text again, and a space stays with the word it leads.
 PIECES = r" ?\S{1,64}|\s{1,64}(?!\S)|\s{1,64}"
-
-UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x0F00, 0x109F),  # Tibetan, Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x1950, 0x19DF),  # Tai Le, New Tai Lue
-    (0x3040, 0x312F),  # kana, bopomofo
-    (0x3400, 0x9FFF),  # Han
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9D),  # half-width kana
-    (0x20000, 0x3FFFF),
-)
-
-OPENING, CLOSING = frozenset("\"'([{“‘«¿¡"), frozenset(',;:!?")]}”»…')
 
 
 class Tokenizer:
@@ -150,26 +142,26 @@ class Tokenizer:
             "reason": self.reason,
             "tokenizer": json.loads(self._inner.to_str()),
         }
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        part.replace(path)
+        text = json.dumps(content, ensure_ascii=False)
+        write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read what `save` wrote. Raises UserError."""
+        """Read what `save` wrote. Raises UserError.
+
+        Only the vocabulary, and BPE's merges, are taken from the file: how text is cut and put
+        together is ours, and no expression of a stranger's is run.
+        """
+        content = read_json(path, LARGE)
         try:
-            content = json.loads(path.read_text("utf-8"))
-            if content["format"] != 1 or content["kind"] not in KINDS:
+            kind, reason = content["kind"], content["reason"]
+            if content["format"] != 1 or kind not in KINDS or not isinstance(reason, str):
                 raise ValueError("another format")
-            inner = tokenizers.Tokenizer.from_str(json.dumps(content["tokenizer"]))
-            made = cls(content["kind"], content["reason"], inner)
-            if made._pieces[: len(SPECIALS)] != list(SPECIALS):
-                raise ValueError("ids 0 to 3 are not the special ones")
-            if sorted(made._ids.values()) != list(range(made.vocab_size)):
-                raise ValueError("its ids have gaps")
-            return made
+            held = content["tokenizer"]["model"]
+            return cls(kind, reason, _made(kind, held["vocab"], held.get("merges", [])))
         except Exception as error:  # `tokenizers` raises bare Exception
-            raise UserError(f"{path} is not a tokenizer of midsentence ({error})") from None
+            first = str(error).partition("\n")[0][:200]
+            raise UserError(f"{path} is not a tokenizer of midsentence ({first})") from None
 
 
 def _parts(kind: str, line: str) -> Sequence[str]:
@@ -193,19 +185,15 @@ def _counted(
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(_parts(kind, line))
+        if len(counts) > MOST_COUNTED:  # rare ones go, as often as need be: memory stays flat
+            least = sorted(counts.values())[len(counts) // 2]
+            counts = Counter({word: n for word, n in counts.items() if n > least})
     for special in SPECIALS:
         counts.pop(special, None)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     words = [word for word, count in ranked if count >= min_count][: vocab_size - len(SPECIALS)]
     table = {word: index for index, word in enumerate([*SPECIALS, *words])}
-    inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=SPECIALS[UNK]))
-    # For other readers of tokenizer.json: `encode` looks words up by itself.
-    inner.pre_tokenizer = (
-        pre_tokenizers.WhitespaceSplit()
-        if kind == "word"
-        else pre_tokenizers.Split(Regex(r"(?m:.|\n)"), "isolated")
-    )
-    return inner
+    return _made(kind, table)
 
 
 def _learned(
@@ -218,12 +206,6 @@ def _learned(
         total = sum(len(line.encode()) for line in held)
         vocab_size = min(most, max(SMALLEST_LEARNED, total // BYTES_A_PIECE))
         lines = chain(held, lines)
-    cut = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
     common: dict[str, Any] = {
         "vocab_size": vocab_size,
         "special_tokens": list(SPECIALS),
@@ -232,20 +214,55 @@ def _learned(
     }
     trainer: Any
     if kind == "bpe":
-        inner = tokenizers.Tokenizer(models.BPE())
+        inner = _cut(tokenizers.Tokenizer(models.BPE()), kind)
         trainer = trainers.BpeTrainer(min_frequency=max(2, min_count), **common)
     else:
-        inner = tokenizers.Tokenizer(models.Unigram())
+        inner = _cut(tokenizers.Tokenizer(models.Unigram()), kind)
         trainer = trainers.UnigramTrainer(unk_token=SPECIALS[UNK], **common)
-    inner.pre_tokenizer = cut
     inner.train_from_iterator(lines, trainer)
-    tree = json.loads(inner.to_str())
-    # Training registers the specials so that they match inside text. Ours never should.
-    tree["added_tokens"] = []
+    # Training registers the specials so that they match inside text. In one made afresh they don't.
+    model = json.loads(inner.to_str())["model"]
+    vocab = _settled(model["vocab"]) if kind == "unigram" else model["vocab"]
+    return _made(kind, vocab, model.get("merges", []))
+
+
+def _made(kind: str, vocab: Any, merges: Sequence[Any] = ()) -> tokenizers.Tokenizer:
+    """A tokenizer from its vocabulary, which is checked: it may be anyone's.
+
+    vocab: piece -> id, or for unigram (piece, score) by id. Raises ValueError, TypeError.
+    """
+    ids = dict(vocab) if kind != "unigram" else {piece: i for i, (piece, _) in enumerate(vocab)}
+    if not all(isinstance(piece, str) and type(i) is int for piece, i in ids.items()):
+        raise ValueError("a piece that is no text, or an id that is no number")
+    if sorted(ids.values()) != list(range(len(vocab))):
+        raise ValueError("its ids have gaps")
+    if [ids.get(special) for special in SPECIALS] != [PAD, BOS, EOS, UNK]:
+        raise ValueError("ids 0 to 3 are not the special ones")
+    if kind in ("word", "char"):
+        return _cut(tokenizers.Tokenizer(models.WordLevel(ids, unk_token=SPECIALS[UNK])), kind)
     if kind == "unigram":
-        tree["model"]["vocab"] = _settled(tree["model"]["vocab"])
-    inner = tokenizers.Tokenizer.from_str(json.dumps(tree))
-    inner.decoder = decoders.ByteLevel()
+        scores = [(str(piece), float(score)) for piece, score in vocab]
+        if not all(map(math.isfinite, (score for _, score in scores))):
+            raise ValueError("a score that is no finite number")
+        return _cut(tokenizers.Tokenizer(models.Unigram(scores, UNK, False)), kind)
+    pairs = [(str(left), str(right)) for left, right in merges]
+    if not all({left, right, left + right} <= ids.keys() for left, right in pairs):
+        raise ValueError("a merge of pieces that are not in the vocabulary")
+    return _cut(tokenizers.Tokenizer(models.BPE(ids, pairs)), kind)
+
+
+def _cut(inner: tokenizers.Tokenizer, kind: str) -> tokenizers.Tokenizer:
+    """How text of this kind is cut before its pieces are sought, and put together again."""
+    if kind in ("bpe", "unigram"):
+        pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
+        whole = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.pre_tokenizer = pre_tokenizers.Sequence([pieces, whole])
+        inner.decoder = decoders.ByteLevel()
+    # For other readers of tokenizer.json: `encode` looks words up by itself.
+    elif kind == "word":
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.|\n)"), "isolated")
     return inner
 
 
@@ -264,28 +281,3 @@ def _settled(vocab: list[list[Any]]) -> list[list[Any]]:
     }
     ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     return [[special, -1e4] for special in SPECIALS] + [list(item) for item in ranked]
-
-
-def choose(lines: Sequence[str]) -> tuple[str, str]:
-    """(kind, why) for a corpus that begins with `lines`."""
-    letters = [ord(c) for line in lines for c in line if c.isalpha()]
-    unspaced = sum(any(a <= c <= b for a, b in UNSPACED) for c in letters)
-    if letters and unspaced > len(letters) / 2:
-        share = round(100 * unspaced / len(letters))
-        return "char", f"{share} % of the letters are of scripts written without spaces"
-    words = [word for line in lines for word in line.split()]
-    # A lone capital is a placeholder (Penn Treebank writes N for numbers), not case.
-    cased = any(len(word) > 1 and word != word.lower() for word in words)
-    glued = sum(
-        len(word) > 1
-        and ((word[-1] in CLOSING and word[0].isalnum()) or (word[0] in OPENING and len(word) > 3))
-        for word in words
-    )
-    # A full stop also ends abbreviations, but not one line in five.
-    stopped = sum(len(line) > 1 and line[-1] == "." and line[-2].isalnum() for line in lines)
-    set_apart = glued <= len(words) / 200 and stopped <= len(lines) / 5
-    if cased or not set_apart or len(words) < 2 * len(lines):
-        return "bpe", "raw text (case, punctuation, or no spaces): bytes lose nothing"
-    if len(set(words)) > max(200, len(words) / 5):
-        return "bpe", "the text is lower-case, but most words are too rare to be learned whole"
-    return "word", "lower-case text with its punctuation set apart is tokenised already"

@@ -1,0 +1,67 @@
+"""Parquet and Arrow files -> rows, through the `data` extra, a batch of rows at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+ROWS = 1024
+
+
+def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int, str, str | None]]:
+    """(row number from 1, text, label). A row without text is an empty one.
+
+    text, label: columns' names; by itself the column ``text``, or the only one of strings. Raises
+    UserError.
+    """
+    try:
+        import pyarrow
+    except ImportError:
+        raise UserError(f'{source} needs: pip install "midsentence[data]"') from None
+    number = 0
+    try:
+        schema, batches = _opened(source)
+        strings = [f.name for f in schema if pyarrow.types.is_string(f.type)
+                   or pyarrow.types.is_large_string(f.type)]  # fmt: skip
+        if text is None:
+            text = "text" if "text" in strings else strings[0] if len(strings) == 1 else None
+        for wanted, known in ((text, strings), (label, schema.names)):
+            if wanted is not None and wanted not in known:
+                raise UserError(f"{source}: no column {wanted!r} but {', '.join(known)[:200]}")
+        if text is None:
+            raise UserError(
+                f"{source} has the columns {', '.join(schema.names)[:200]}: say which one is the "
+                "sentence, --text-field"
+            )
+        for batch in batches:
+            texts = batch.column(text).to_pylist()
+            labels = [None] * len(texts) if label is None else batch.column(label).to_pylist()
+            for found, mark in zip(texts, labels, strict=True):
+                number += 1
+                yield number, found or "", None if mark is None else str(mark)
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{source}:{number + 1}: cannot be read ({first})") from None
+
+
+def _opened(source: str) -> tuple[Any, Iterator[Any]]:
+    """(schema, batches of rows) of a file, of which a few thousand rows are in memory."""
+    import pyarrow
+
+    if Path(source).suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        file = parquet.ParquetFile(source)
+        return file.schema_arrow, file.iter_batches(batch_size=ROWS)
+    held = pyarrow.memory_map(source)
+    try:
+        table = pyarrow.ipc.open_file(held)
+        batches = (table.get_batch(i) for i in range(table.num_record_batches))
+        return table.schema, batches
+    except pyarrow.ArrowInvalid:
+        held.seek(0)
+        stream = pyarrow.ipc.open_stream(held)
+        return stream.schema, iter(stream)

@@ -1,0 +1,225 @@
+"""Any corpus is trained on or refused with its line, in bounded time and memory; --on-bad."""
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from midsentence import UserError
+from midsentence.text.corpus import prepare
+from midsentence.text.readers import files, read
+from midsentence.text.tolerance import Bad
+
+GOOD = b"".join(b"line number %d is good\n" % i for i in range(300))
+PREPARE = """
+import resource, sys
+from pathlib import Path
+from midsentence import UserError
+from midsentence.text import sources
+from midsentence.text.corpus import prepare
+sources.PATIENCE = 1.0
+try:
+    prepare(sys.argv[1], Path(sys.argv[2]), max_tokens=256)
+    print("trained on")
+except UserError as error:
+    print(error)
+status = Path("/proc/self/status")
+if status.exists():  # what getrusage says is the parent's, if that is larger
+    peak = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM")).split()[1]
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(int(peak) // 1024)
+"""
+
+
+def text(data):
+    return lambda path: path.write_bytes(data)
+
+
+def bomb(path):
+    """One line of 3 GB."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(300):
+            file.write(b"a" * 10_000_000)
+
+
+def bomb_of_lines(path):
+    block = gzip.compress((b"a b c d e f g h" * 10 + b"\n") * 100_000, 9)
+    with path.open("wb") as file:
+        for _ in range(30):
+            file.write(block)
+
+
+HARD = {
+    "not_utf8.txt": (text(GOOD + b"caf\xe9\n"), r":301: not UTF-8 \(byte 4 of the line\)"),
+    "nul.txt": (text(GOOD + b"a\0b\n" + GOOD), ":301: a NUL byte"),
+    "line_of_10_mb.txt": (text(GOOD + b"word " * 2_000_000 + b"\n" + GOOD), ":301: longer than"),
+    "word_of_1_mb.txt": (text(GOOD + b"w" * 1_000_000 + b"\n"), ":301: longer than"),
+    "empty.txt": (text(b""), "no line of text"),
+    "blank.txt": (text(b"\n \n\t\r\n\xe2\x80\x83\n"), "no line of text"),
+    "one_line.txt": (text(b"only one"), "too few lines"),
+    "bom.txt": (text(b"\xef\xbb\xbf" + GOOD), "trained on"),
+    "crlf.txt": (text(GOOD.replace(b"\n", b"\r\n")), "trained on"),
+    "cr.txt": (text(GOOD.replace(b"\n", b"\r")), "trained on"),
+    "separators.txt": (text(GOOD.replace(b" ", "\u2028".encode())), "trained on"),
+    "utf16.txt": (text(GOOD.decode().encode("utf-16")), ":1: UTF-16"),
+    "utf16_bare.txt": (text(GOOD.decode().encode("utf-16-le")), ":1: a NUL byte"),
+    "gzip_by_another_name.txt": (text(gzip.compress(GOOD)), ":1: compressed by gzip"),
+    "cut.txt.gz": (text(gzip.compress(GOOD)[:-20]), "cannot be read"),
+    "not_gzip.txt.gz": (text(GOOD), "cannot be read"),
+    "bomb.txt.gz": (bomb, ":1: longer than"),
+    "bomb_of_lines.txt.gz": (bomb_of_lines, "more than 100 times its size"),
+    "pipe.txt": (os.mkfifo, "a pipe that nothing is written to"),
+    "folder.txt": (lambda path: path.mkdir(), "is a folder"),
+    "device.txt": (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    "circle.txt": (lambda path: path.symlink_to(path), "cannot be opened"),
+    "quote.csv": (text(b'text\n"never closed\n' + GOOD * 300), "quote that opens here"),
+    "few_columns.tsv": (text(b"a\ttext\n1\tx\n2\n"), ":3: has 1 columns"),
+    "deep.jsonl": (text(b'{"text": "a"}\n' + b"[" * 90_000 + b"\n"), ":2: not JSON"),
+    "cut.parquet": (text(b"PAR1" + GOOD), "cannot be read"),
+    "cut.arrow": (text(GOOD), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_hard_corpus(tmp_path, name):
+    make, wanted = HARD[name]
+    if name.endswith(("parquet", "arrow")):
+        pytest.importorskip("pyarrow", reason="the data extra is not installed")
+    make(tmp_path / name)
+    began = time.monotonic()
+    command = [sys.executable, "-c", PREPARE, str(tmp_path / name), str(tmp_path / "corpus")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said, megabytes = done.stdout.splitlines()
+    assert time.monotonic() - began < 60 and int(megabytes) < 1000
+    assert re.search(wanted, said), said
+    assert (tmp_path / "corpus").exists() == (said == "trained on")
+
+
+BAD = b"good one\nbad \xff one\nno\0ne\n" + b"x" * 300 + b"\ngood two\n"
+
+
+@pytest.mark.parametrize("width", [1, 7, 1 << 16])
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        ("skip", ["good one", "good two"]),
+        ("replace", ["good one", "bad \ufffd one", "no ne", "good two"]),
+    ],
+)
+def test_bad_lines_are_skipped_or_mended_and_counted(tmp_path, monkeypatch, how, wanted, width):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(BAD)
+    monkeypatch.setattr("midsentence.text.readers.BLOCK", width)
+    monkeypatch.setattr("midsentence.text.readers.RECORD", 100)
+    bad = Bad(how)
+    found = [line.text for line in read(str(path), max_chars=25, bad=bad)]
+    assert found == wanted
+    assert bad.count == 3 and bad.first.startswith(f"{path}:2: not UTF-8")
+    assert str(bad).startswith("3 lines could not be read and were")
+    with pytest.raises(UserError, match=r"bad\.txt:2: not UTF-8"):
+        list(read(str(path), max_chars=25))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "one"}\nnot json\n{"text": 3}\n{"text": "two"}\n'),
+        ("a.tsv", "n\ttext\n1\tone\n2\n3\n4\ttwo\n"),
+        ("a.csv", 'n,text\n1,one\n2\n3,"x"y\n4,two\n'),
+    ],
+)
+def test_bad_records_are_skipped(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    bad = Bad("skip")
+    assert [line.text for line in read(str(path), bad=bad)] == ["one", "two"]
+    assert bad.count == 2
+
+
+def test_an_unknown_way_is_named():
+    with pytest.raises(UserError, match="'ignore' is not one of error, skip, replace"):
+        Bad("ignore")
+
+
+def test_a_training_says_what_was_left_out(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(GOOD + b"\xff\xff\n")
+    said = []
+    prepare(str(path), tmp_path / "corpus", on_bad="skip", told=said.append)
+    assert said == [f"1 lines could not be read and were left out, first {path}:301: not UTF-8 "
+                    "(byte 1 of the line): save it as UTF-8"]  # fmt: skip
+
+
+def test_several_files_and_patterns(tmp_path):
+    for name in ("b.txt", "a.txt", "c.tsv", "a[1].txt"):
+        (tmp_path / name).write_text(f"from {name}\n")
+    (tmp_path / "d.txt").mkdir()
+    names = [str(tmp_path / name) for name in ("a.txt", "a[1].txt", "b.txt", "c.tsv")]
+    assert files(str(tmp_path / "*.txt")) == names[:3]
+    assert files([names[3], str(tmp_path / "*.txt")]) == [names[3], *names[:3]]
+    assert files(names[1]) == names[1:2]  # a name that is there is no pattern
+    assert [line.text for line in read(names[:2])] == ["from a.txt", "from a[1].txt"]
+    with pytest.raises(UserError, match="no file is called like that"):
+        files(str(tmp_path / "*.csv"))
+    with pytest.raises(UserError, match=r"gone\.txt: no such file"):
+        list(read([names[0], str(tmp_path / "gone.txt")]))
+
+
+def test_a_pipe_with_a_name_is_read(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write():
+        time.sleep(0.2)
+        with path.open("wb") as file:
+            for _ in range(3):
+                file.write(GOOD)
+                time.sleep(0.05)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert sum(1 for _ in read(str(path))) == 900
+    writer.join()
+
+
+def test_parquet_and_arrow(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="the data extra is not installed")
+    from pyarrow import feather, parquet
+
+    texts = [f"sentence {i}" if i % 7 else None for i in range(5000)]
+    table = pyarrow.table({"n": range(5000), "text": texts, "kind": ["x", None] * 2500})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=700)
+    feather.write_feather(table, tmp_path / "a.feather", compression="uncompressed")
+    with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as file:
+        file.write_table(table, max_chunksize=700)
+    wanted = [(t, "x" if i % 2 == 0 else None) for i, t in enumerate(texts) if t]
+    for name in ("a.parquet", "a.feather", "a.arrow"):
+        found = [(line.text, line.label) for line in read(str(tmp_path / name), label_field="kind")]
+        assert found == wanted, name
+        with pytest.raises(UserError, match="no column 'txt' but text, kind"):
+            list(read(str(tmp_path / name), text_field="txt"))
+    parquet.write_table(table.drop_columns(["text"]), tmp_path / "b.parquet")
+    assert next(read(str(tmp_path / "b.parquet"))).text == "x"  # the only column of strings
+
+
+def test_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r'pip install "midsentence\[data\]"'):
+        list(read(str(tmp_path / "a.parquet")))
+
+
+def test_a_preparation_that_was_killed_is_done_again(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(GOOD)
+    folder = tmp_path / "corpus"
+    (folder / ".train.123.part").mkdir(parents=True)
+    (folder / ".train.jsonl").write_text("[half")
+    held = prepare(str(path), folder)
+    assert len(held.train) + len(held.valid) + len(held.test) == 300
+    assert not list(folder.glob(".*"))
