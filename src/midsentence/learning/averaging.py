@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..processes import like, whole
+
 EVERY = 10
 """Steps between two weights that are averaged."""
 
@@ -60,8 +62,9 @@ class Average:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
-        return {"count": self.count, **self.mean} if self.mean else {}
+        mean = {name: whole(value) for name, value in self.mean.items()}
+        return {"count": self.count, **mean} if mean else {}
 
     def restore(self, held: Mapping[str, Tensor]) -> None:
-        for name, value in self.tensors().items():
-            value.copy_(held[name])
+        for name, value in {"count": self.count, **self.mean}.items() if self.mean else ():
+            value.copy_(like(held[name], value))

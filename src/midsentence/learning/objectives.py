@@ -24,6 +24,9 @@ class Objective(nn.Module):
     Dropout", eq. 4; ours sums over the words of a sentence, as everything else does).
     """
 
+    adapts = False
+    """Is there something of its own that moves with the KL, by `adapt`?"""
+
     def __init__(self, samples: int, bow: float, fraternal: float):
         super().__init__()
         if samples < 1:
@@ -42,6 +45,9 @@ class Objective(nn.Module):
 
     def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
         raise NotImplementedError
+
+    def adapt(self, kl: Float[Tensor, ""]) -> None:
+        """Told the mean KL of every batch, after the step."""
 
     def weight(self, beta: float) -> Tensor | float:
         """What the KL is multiplied by, when the schedule says `beta`."""
@@ -193,6 +199,7 @@ class Rate(Objective):
     Use it with ``beta.kind=constant``, or the schedule moves what the multiplier balances.
     """
 
+    adapts = True
     log_m: Tensor
 
     def __init__(
@@ -212,11 +219,11 @@ class Rate(Objective):
         self.register_buffer("log_m", torch.zeros(()))
 
     def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
-        kl = run.kl.sum(1)
-        value = run.log_px.mean(0) - self.weight(beta) * kl
-        error = (kl.detach().mean() / self.target - 1).clamp(-1, 1)
+        return run.log_px.mean(0) - self.weight(beta) * run.kl.sum(1)
+
+    def adapt(self, kl: Float[Tensor, ""]) -> None:
+        error = torch.where(kl.isfinite(), kl / self.target - 1, 0).clamp(-1, 1)
         self.log_m = (self.log_m + self.speed * error).clamp(-10, 5 if self.exactly else 0)
-        return value
 
     def weight(self, beta: float) -> Tensor | float:
         return beta * self.log_m.exp()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from ..processes import whole
 from .schedules import hold_cosine, warm_cosine
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -137,7 +138,7 @@ def clipped_step(each: Sequence[torch.optim.Optimizer], clip: float) -> torch.Te
     for optimizer in each:
         held = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         if held:  # else everything that it steps is frozen
-            norms.append((optimizer, torch.nn.utils.get_total_norm(held)))
+            norms.append((optimizer, whole(torch.nn.utils.get_total_norm(held))))
     norm = torch.stack([own for _, own in norms]).norm()
     skip = (~norm.isfinite()).float()
     for optimizer, own in norms:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from ..processes import like
 from ..vae import VAE
 from .optimizers import READING
 
@@ -61,6 +62,6 @@ def reset_decoder(vae: VAE, fresh: VAE, optimizers: Sequence[torch.optim.Optimiz
     with torch.no_grad():
         for name, parameter in vae.named_parameters():
             if name.startswith(("decoder.", "head.", "bow.")):
-                parameter.copy_(new[name])
+                parameter.copy_(like(new[name], parameter))
                 for optimizer in optimizers:
                     optimizer.state.pop(parameter, None)

@@ -1,14 +1,24 @@
 """What happens beside a step of training: sums for the records, and Ctrl-C."""
 
+import json
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import processes
+from ..errors import UserError
+from ..opening import read_text
+
 Record = dict[str, Any]
+
+MOST = 1 << 30
+"""Bytes of a run's records at most."""
 
 
 class Tally:
@@ -32,16 +42,20 @@ class Tally:
         **last: float | torch.Tensor,
     ) -> None:
         for name, value in result.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum()
+            self.sums[name] = self.sums.get(name, 0.0) + value.double().sum()
         self.sentences += len(result["objective"])
         self.words += words
-        self.norm = self.norm + norm
+        self.norm = self.norm + norm.double()
         self.steps += 1
         self.last = last
 
     def flush(self, now: float) -> Record:
-        """Means a sentence in nats since the last record, and words (with ``</s>``) a second."""
-        means = {name: float(value) / self.sentences for name, value in self.sums.items()}
+        """Means a sentence in nats since the last record, and words (with ``</s>``) a second.
+
+        Of all processes together, which must all ask.
+        """
+        sums, sentences = self._totals()
+        means = {name: value / sentences for name, value in sums.items()}
         record = {
             "objective": means["objective"],
             "elbo": means["log_px"] - means["kl"],
@@ -55,19 +69,59 @@ class Tally:
         self._clear()
         return record
 
+    def _totals(self) -> tuple[dict[str, float], int]:
+        """Sums and the number of sentences, over all processes."""
+        held = [torch.as_tensor(value, dtype=torch.double) for value in self.sums.values()]
+        if not held:
+            return {}, 0
+        count = torch.full_like(held[0], self.sentences)
+        *sums, sentences = processes.total(torch.stack([*held, count])).tolist()
+        return dict(zip(self.sums, sums, strict=True)), int(sentences)
+
+    def state(self) -> Record:
+        """What a checkpoint keeps, so that the next record is as if there had been no stop."""
+        sums, sentences = self._totals()
+        counts = {"sentences": sentences, "words": self.words, "steps": self.steps}
+        return {"sums": sums, "norm": float(self.norm), **counts}
+
+    def restore(self, held: Record) -> None:
+        own = float(processes.first())  # the others have seen nothing yet
+        sums = held["sums"].items()
+        self.sums = {name: torch.tensor(value * own, dtype=torch.double) for name, value in sums}
+        self.norm, self.sentences = held["norm"], int(held["sentences"] * own)
+        self.words, self.steps = held["words"], held["steps"]
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a run. A last line that is not whole was being written when it was killed."""
+    if not path.exists():
+        return []
+    lines = read_text(path, MOST).split("\n")
+    whole = [line for line in lines[:-1] if line.strip()]
+    try:
+        found = [json.loads(line) for line in whole]
+        if not all(isinstance(record, dict) for record in found):
+            raise ValueError("no record")
+        return found
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: remove it; only its curves are lost") from None
+
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag; a second one interrupts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a flag; one a second later interrupts at once.
+
+    A launcher of several processes sends one of its own after that of the terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    asked: list[int] = []
+    asked: list[float] = []
 
     def note(number: int, frame: object) -> None:
-        if asked:
+        if asked and time.monotonic() > asked[0] + 1:
             raise KeyboardInterrupt
-        asked.append(number)
+        asked.append(time.monotonic())
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,122 @@
+"""A model folder: settings, vocabulary and weights, put together, written and read."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import config as configuration
+from . import processes
+from .config import Config
+from .errors import UserError
+from .learning.checkpoint import save_tensors
+from .opening import verify
+from .parts.decoders import DECODERS
+from .parts.encoders import ENCODERS
+from .parts.head import BagOfWords, Head
+from .parts.labels import Labels
+from .parts.posteriors import POSTERIORS
+from .parts.priors import PRIORS
+from .parts.refinement import Refinement
+from .text.tokenizer import Tokenizer
+from .vae import VAE
+from .weights import build, tensors_of
+from .writing import replace_files
+
+FILES = ("config.toml", "tokenizer.json", "model.safetensors")
+SHAPING = {"seed", "latent", "encoder", "posterior", "prior", "decoder", "head", "labels", "refine"}
+"""What of the settings a model is built from."""
+
+
+def assemble(config: Config, vocab: int) -> VAE:
+    """The model that `config` describes, with fresh weights from `config.seed`."""
+    size = config.latent
+    if (size == 0) != (config.encoder["kind"] == "none"):
+        raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        shares, refine, asked = config.labels.shares, config.refine, config.objective
+        labels = Labels(shares, config.labels.size, size) if shares else None
+        more = labels.size if labels else 0
+        encoder = configuration.build(ENCODERS, config.encoder, vocab)
+        posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary + more, size)
+        prior = configuration.build(PRIORS, config.prior, size, posterior)
+        if prior.sphere != posterior.sphere:
+            raise UserError(
+                f"posterior {config.posterior['kind']!r} and prior {config.prior['kind']!r} do not "
+                "go together: 'vmf' lies on the sphere, and needs prior.kind = 'sphere' or 'vamp'"
+            )
+        decoder = configuration.build(DECODERS, config.decoder, vocab, size + more)
+        embedding = decoder.input.embedding
+        head = Head(
+            decoder.width, embedding, precision=config.precision, **config.head.model_dump()
+        )
+        bow = BagOfWords(size, vocab) if asked["bow"] and size else None
+        refinement = Refinement(refine.steps, refine.rate) if refine.steps and size else None
+        twice = asked["fraternal"] > 0
+        vae = VAE(encoder, posterior, prior, decoder, head, bow, labels, refinement, twice)
+        if config.training.init is not None:
+            uniform(vae, config.training.init)
+    return vae
+
+
+def uniform(vae: VAE, bound: float) -> None:
+    """The published initialisation: U(+-bound), embeddings U(+-0.1) (He et al. 2019)."""
+    for parameter in vae.parameters():
+        if parameter.requires_grad:
+            nn.init.uniform_(parameter, -bound, bound)
+    for module in vae.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.uniform_(module.weight, -0.1, 0.1)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first accelerator there is, else the processor. Raises UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device {name!r} is not on this machine; use cpu") from None
+
+
+def weights(vae: VAE) -> dict[str, torch.Tensor]:
+    """Every parameter once, tied ones under their first name, and what else is to be kept.
+
+    Of a model in pieces all processes must ask.
+    """
+    return {name: processes.whole(value) for name, value in tensors_of(vae).items()}
+
+
+def save(folder: Path, config: Config, tokenizer: Tokenizer, vae: VAE) -> None:
+    """Write a model folder, in place of the model that is there.
+
+    Of several processes the first writes; all must ask.
+    """
+    tensors = weights(vae)
+    if not processes.first():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_files(
+        folder,
+        {
+            FILES[0]: config.save,
+            FILES[1]: tokenizer.save,
+            FILES[2]: partial(save_tensors, tensors),
+        },
+    )
+
+
+def read(folder: Path) -> tuple[Config, Tokenizer, VAE]:
+    """What `save` wrote; every file is checked against its SHA-256. Raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; `midsentence train` makes one")
+    verify(folder, FILES)
+    settings, words, weights = (folder / name for name in FILES)
+    config = configuration.load(settings)
+    tokenizer = Tokenizer.load(words)
+    vae = build(
+        lambda: assemble(config, tokenizer.vocab_size), config.model_dump(include=SHAPING), weights
+    )
+    return config, tokenizer, vae

@@ -1,0 +1,100 @@
+"""The sections of a configuration that are no parts with a kind: their fields and defaults."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+LONGEST_LABEL = 200
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class CorpusSettings(Section):
+    """How lines are read and split. Fractions count only where no file is given."""
+
+    source: str | list[str] | None = None
+    valid: str | None = None
+    test: str | None = None
+    text_field: str | None = None
+    label_field: str | None = None
+    valid_fraction: float = 0.05
+    test_fraction: float = 0.05
+    max_tokens: int = 256
+    max_chars: int = 100_000
+    on_bad: Literal["error", "skip", "replace"] = "error"
+
+
+class TokenizerSettings(Section):
+    kind: str = "auto"
+    vocab_size: int | None = None
+    min_count: int = 1
+
+
+class HeadSettings(Section):
+    tied: bool = False
+    label_smoothing: float = 0.0
+
+
+def _label(name: str) -> str:
+    """A label is shown on terminals: no control characters, as `text.readers` has it."""
+    if not name.isprintable() or len(name) > LONGEST_LABEL:
+        raise ValueError(f"a label is at most {LONGEST_LABEL} printable characters")
+    return name
+
+
+class LabelSettings(Section):
+    """With labels in the corpus the model is conditional on them (`parts.labels`).
+
+    size: of a label's vector. hidden: the part of the labels that a training step does not see, so
+    that the model also knows sentences without one. shares: each label's part of the training
+    lines; training fills it in.
+    """
+
+    condition: bool = True
+    size: int = 16
+    hidden: float = 0.1
+    shares: dict[Annotated[str, AfterValidator(_label)], Annotated[float, Field(ge=0, le=1)]] = {}
+
+
+class RefineSettings(Section):
+    """Semi-amortised inference (`parts.refinement`); 0 steps are none."""
+
+    steps: Annotated[int, Field(ge=0, le=1000)] = 0
+    rate: float = 0.1
+
+
+class TrainingSettings(Section):
+    """The budget (whichever of epochs, steps and minutes ends first), batches and stopping.
+
+    batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
+    of mean length have where that is more. init: bound of a uniform initialisation of everything
+    but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. parts: a
+    batch is computed in so many parts, one after the other or by several processes at once; by
+    itself one a process. strategy: ``ddp``, or ``fsdp`` where the model is too large for one
+    process (`learning.sharding`). recompute: Transformer layers keep only what goes in. patience:
+    validations without a better bound until training stops; 0 never stops. `validations`: how many
+    an epoch. compile: encoder and decoder through torch.compile while training, if there is a
+    compiler. aggressive, pretrain: see `learning.procedures`; average: `learning.averaging`.
+    """
+
+    epochs: float = 20.0
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    batch_tokens: int | None = None
+    batch_sentences: int | None = None
+    clip: float = 5.0
+    parts: int | None = None
+    strategy: str = "ddp"
+    recompute: bool = False
+    init: float | None = None
+    validations: float = 1.0
+    patience: int = 5
+    threads: int | None = None
+    device: str = "auto"
+    aggressive: int = 0
+    pretrain: float = 0.0
+    average: float | None = None
+    compile: bool = False
+    tensorboard: bool = False
