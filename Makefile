@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check set-up clean
+.PHONY: demo test torture check set-up clean
 
 # Installs once, and again whenever what is to be installed has changed.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
-		--disable-pip-version-check -e ".[demo,dev,tensorboard,web]"
+		--disable-pip-version-check -e ".[data,demo,dev,onnx,tensorboard,web]"
 	touch $@
 
 set-up: $(VENV)/.ready
@@ -19,6 +19,11 @@ demo: set-up
 
 test: set-up
 	$(BIN)/python -m pytest
+
+# Fifty kills of trainings that go on, and 2,000 flipped bits: some twenty minutes.
+torture: set-up
+	$(BIN)/python tests/torture.py
+	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py
 
 check: set-up
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for run in asked.runs:
         model, corpus = TextVAE.from_pretrained(run), pipeline.Corpus.open(run / "corpus")
-        test = pipeline.pick(corpus.test, asked.sentences, seed=0)
+        test = evaluation.pick(corpus.test, asked.sentences, seed=0)
         samples = asked.samples if model.latent else 1
         nll = -importance_weighted(model.vae, test, samples)[0]
         texts = corpus.test.text(corpus.tokenizer, test.rows)

@@ -54,8 +54,8 @@ def prepared(text: str, folder: str) -> None:
 def trained(folder: str, out: str, latent: int, batch: int, steps: int) -> None:
     began = time.perf_counter()
     from midsentence import config
+    from midsentence.evaluation import pick
     from midsentence.learning import trainer
-    from midsentence.pipeline import pick
     from midsentence.text.corpus import Corpus
 
     settings = config.compose("ptb", None, [f"latent={latent}", "training.epochs=1000"])

@@ -30,7 +30,7 @@ class Ours:
 
     def __init__(self, folder: Path, size: str, precision: str):
         from midsentence import config
-        from midsentence.pipeline import pick
+        from midsentence.evaluation import pick
         from midsentence.text.corpus import Corpus
 
         corpus = Corpus.open(folder / "corpus")
@@ -72,8 +72,8 @@ class Ours:
         return {"rate": float(np.median(speeds[1:] or speeds))}
 
     def load(self, path: str) -> dict[str, float]:
-        from midsentence.bundle import assemble
-        from midsentence.learning.checkpoint import load_tensors
+        from midsentence.assembly import assemble
+        from midsentence.weights import load_tensors
 
         self.model = assemble(self.config, self.corpus.tokenizer.vocab_size).eval()
         with torch.no_grad():

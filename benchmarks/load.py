@@ -169,7 +169,7 @@ def main() -> None:
     from midsentence import pipeline
 
     corpus = pipeline.Corpus.open(asked.run / "corpus")
-    chosen = pipeline.pick(corpus.valid, 200, seed=0)
+    chosen = evaluation.pick(corpus.valid, 200, seed=0)
     lines = [t for t in corpus.valid.text(corpus.tokenizer, chosen.rows) if len(t) < 4000]
     service = subprocess.Popen(
         [sys.executable, "-m", "midsentence", "serve", str(asked.run), "--port", "0"],

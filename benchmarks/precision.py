@@ -14,9 +14,9 @@ import torch
 
 from midsentence import config
 from midsentence.bundle import TextVAE
+from midsentence.evaluation import pick
 from midsentence.learning import trainer
 from midsentence.measuring.likelihood import Sentences, bound, groups
-from midsentence.pipeline import pick
 from midsentence.text.corpus import Corpus, prepare
 from midsentence.vae import VAE
 

@@ -130,13 +130,13 @@ def measure(folder: Path, sentences: int, samples: int, threads: int) -> dict[st
     on the same sentences; nats."""
     import torch
 
-    from midsentence import TextVAE, pipeline
+    from midsentence import TextVAE, evaluation, pipeline
     from midsentence.measuring.likelihood import importance_weighted
 
     torch.set_num_threads(threads)
     model, corpus = TextVAE.from_pretrained(folder), pipeline.Corpus.open(folder / "corpus")
-    test = pipeline.pick(corpus.test, sentences, seed=0)
-    table = pipeline.evaluate_store(model, test, samples=1)
+    test = evaluation.pick(corpus.test, sentences, seed=0)
+    table = evaluation.evaluate_store(model, test, samples=1)
     samples = samples if model.latent else 1  # without a latent one sample is exact
     log_p, error = importance_weighted(model.vae, test, samples)
     lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()

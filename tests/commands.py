@@ -5,7 +5,7 @@ import shlex
 
 import typer
 
-from midsentence import bundle, cli, config
+from midsentence import assembly, cli, config
 
 COMMANDS = typer.main.get_command(cli.app).commands
 VOCAB = 20
@@ -25,7 +25,7 @@ def check(name, options):
     """Settings and recipes are there, and what `train` is asked for can be assembled."""
     if name == "train":
         settings = config.compose(options["recipe"], options["config"], options["set_"])
-        bundle.assemble(settings, VOCAB)
+        assembly.assemble(settings, VOCAB)
     elif name == "fit-prior":
         from midsentence.learning.kinds import settings_of
 

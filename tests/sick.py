@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from midsentence import config
-from midsentence.bundle import assemble
+from midsentence.assembly import assemble
 from midsentence.learning.objectives import Elbo
 from midsentence.text.batches import Batch, collate
 from midsentence.vae import VAE

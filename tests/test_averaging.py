@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from midsentence import UserError, pipeline
+from midsentence import UserError, pipeline, weights
 from midsentence.learning import checkpoint
 from midsentence.learning.averaging import EVERY, Average
 from test_training import corpus, run
@@ -45,7 +45,7 @@ def test_what_is_saved_is_the_mean(corpus, tmp_path):
     run(corpus, tmp_path / "run", "training.max_steps=60", "training.average=0.2",
         "optimizer.lr=0.01", "training.epochs=99")  # fmt: skip
     held = checkpoint.latest(tmp_path / "run" / "checkpoints")[0]
-    saved = checkpoint.load_tensors(tmp_path / "run" / "model.safetensors")
+    saved = weights.load_tensors(tmp_path / "run" / "model.safetensors")
     name = "decoder.input.embedding.weight"
     assert int(held["average.count"]) > 2
     torch.testing.assert_close(saved[name], held[f"average.{name}"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from midsentence import TextVAE, config, pipeline
+from midsentence import TextVAE, config, evaluation, pipeline
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -233,8 +233,8 @@ def home(tmp_path_factory):
 def test_measured_is_what_evaluate_says(home, recipe, drawn):
     found = json.loads(json.dumps(remedies.measure(home / recipe, 5, 7, 1)))
     model = TextVAE.from_pretrained(home / recipe)
-    test = pipeline.pick(pipeline.Corpus.open(home / recipe / "corpus").test, 5, seed=0)
-    expected = pipeline.evaluate_store(model, test, 7)
+    test = evaluation.pick(pipeline.Corpus.open(home / recipe / "corpus").test, 5, seed=0)
+    expected = evaluation.evaluate_store(model, test, 7)
     assert len(found["nll"]) == found["sentences"] == 5
     assert found["samples"] == drawn
     assert np.mean(found["nll"]) == pytest.approx(expected["nll"], abs=1e-3)

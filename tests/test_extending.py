@@ -10,7 +10,7 @@ from torch.distributions import kl_divergence
 import test_laws
 import test_objectives
 import tiny as small
-from midsentence import TextVAE, UserError, bundle, config, pipeline
+from midsentence import TextVAE, UserError, assembly, config, pipeline
 from midsentence.learning.objectives import OBJECTIVES, Elbo
 from midsentence.learning.schedules import schedule
 from midsentence.parts.posteriors import POSTERIORS
@@ -147,7 +147,7 @@ def test_the_objective_is_its_formula(register):
     run = tiny().run(batch(), 2)
     expected = run.log_px.mean(0) - 0.5 * (run.kl.sum(1) - 3).abs()
     assert torch.allclose(objective(run, beta=0.5), expected)
-    assert bundle.assemble(settings, 20).bow is None
+    assert assembly.assemble(settings, 20).bow is None
 
 
 def test_the_schedule_ends_where_schedules_do(register):
@@ -163,4 +163,4 @@ def test_the_recipe_is_whole(tmp_path):
     path.write_text(text, "utf-8")
     settings = config.compose(None, path)
     assert settings.prior == {"kind": "mog", "components": 50}
-    assert len(bundle.assemble(settings, 20).prior.logits) == 50
+    assert len(assembly.assemble(settings, 20).prior.logits) == 50

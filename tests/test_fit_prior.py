@@ -12,15 +12,16 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from typer.testing import CliRunner
 
-from midsentence import cli, config, fitted
-from midsentence.bundle import TextVAE, save
+from midsentence import cli, config, fitted, writing
+from midsentence.assembly import save
+from midsentence.bundle import TextVAE
 from midsentence.errors import UserError
+from midsentence.evaluation import evaluations
 from midsentence.fitted import FittedPrior
-from midsentence.learning import checkpoint, fitting
+from midsentence.learning import fitting
 from midsentence.learning.kinds import KINDS, build, settings_of
 from midsentence.measuring.likelihood import evaluate
 from midsentence.parts.diffusion import Denoised, Diffusion
-from midsentence.pipeline import evaluations
 from midsentence.plain_json import dumps
 from midsentence.prior_fitting import fit_prior
 from test_cli import LINES, SMALL, call
@@ -399,7 +400,7 @@ def test_a_prior_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
     model = TextVAE.from_pretrained(home / "run", prior="own")
     model.save_pretrained(tmp_path)
     chosen = settings_of("mog", QUICK["mog"])
-    monkeypatch.setattr(checkpoint, "write_manifest", lambda *_: 1 / 0)
+    monkeypatch.setattr(writing, "write_manifest", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fitted.write(tmp_path, FittedPrior(chosen, build(chosen, 4)))
     assert not [f for f in tmp_path.iterdir() if "prior" in f.name]

@@ -2,13 +2,14 @@
 
 import itertools
 import math
+import os
 
 import pytest
 import torch
 
 from midsentence import latent
 from midsentence.errors import UserError
-from midsentence.generate import Decoding, draw, generate, prior_sample, top, truncate
+from midsentence.generate import Decoding, chances, draw, generate, prior_sample, top, truncate
 from midsentence.parts.decoders import DECODERS
 from midsentence.text.batches import collate
 from midsentence.text.tokenizer import BOS, EOS, PAD, UNK
@@ -36,6 +37,20 @@ def test_the_same_text_at_any_batch_size(decoder, how):
     assert len(whole) == 23
     for size in (1, 2, 7):
         assert generate(vae, z, how, seed=4, batch=size) == whole
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_latents_at_any_batch_size_and_in_any_order(decoder):
+    """Sixty of them; five hundred in `make torture`."""
+    count = 500 if "TORTURE" in os.environ else 60
+    vae, z, how = tiny(decoder=decoder), latents(count), Decoding(max_length=6)
+    chance = chances(count, how, seed=3)
+    whole = generate(vae, z, how, chance=chance, batch=count)
+    for size in (1, 2, 3, 7, 16, 64):
+        assert generate(vae, z, how, chance=chance, batch=size) == whole, size
+    turned = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    other = generate(vae, z[turned], how, chance=chance[turned], batch=64)
+    assert other == [whole[i] for i in turned.tolist()]
 
 
 def test_seeds_differ_and_repeat():

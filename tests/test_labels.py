@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from midsentence import TextVAE, UserError, pipeline
+from midsentence import TextVAE, UserError, evaluation, pipeline
 from midsentence.learning.objectives import Elbo
 from midsentence.measuring.likelihood import mutual_information, survey
 from midsentence.parts.labels import Moved
@@ -139,7 +139,7 @@ def test_a_conditional_model_is_saved_with_its_labels(run):
     line = ["anna sees water"]
     right, wrong = (model.score(line, 50, label=y)[0].log_px for y in ("sea", "land"))
     assert right > wrong + 1
-    assert pipeline.evaluate_file(model, str(folder / "text.tsv"), 5)["nll"] < -wrong
+    assert evaluation.evaluate_file(model, str(folder / "text.tsv"), 5)["nll"] < -wrong
 
 
 def test_a_label_that_is_not_there_is_named(run):

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from midsentence import appraisal, train
 from midsentence.cli import app
+from midsentence.evaluation import pick
 from midsentence.measuring import probing, quality
-from midsentence.pipeline import pick
 from midsentence.text.corpus import Corpus
 
 A, B, C, D, E, F = range(6)

@@ -11,12 +11,11 @@ import sys
 import pytest
 import torch
 
-from midsentence import TextVAE, UserError, pipeline
+from midsentence import TextVAE, UserError, assembly, evaluation, opening, pipeline
 from midsentence.config import recipes
 from midsentence.learning import checkpoint, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
 from midsentence.learning.procedures import Aggressive
-from midsentence.learning.records import Tally
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 
@@ -55,7 +54,7 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     assert records(out, "train")[-1]["step"] == 150
     assert {"elbo", "kl", "beta", "words_per_second"} <= set(records(out, "train")[0])
     assert len(model.sample(3)) == 3
-    checkpoint.verify(out)
+    opening.verify(out, assembly.FILES)
 
 
 def test_words_a_second_leave_validation_out(corpus, tmp_path, monkeypatch):
@@ -283,7 +282,7 @@ def test_richer_densities_train_save_and_measure(corpus, tmp_path, parts):
     again = TextVAE.from_pretrained(out)
     assert again.sample(3, seed=1) == model.sample(3, seed=1)
     held = pipeline.Corpus.open(out / "corpus")
-    found = [pipeline.evaluate_store(m, held.test, 20) for m in (model, again)]
+    found = [evaluation.evaluate_store(m, held.test, 20) for m in (model, again)]
     assert found[0] == found[1]
     assert found[0]["nll"] <= -found[0]["elbo"] + 1.0
     assert math.isfinite(found[0]["mi"])
@@ -340,7 +339,7 @@ def test_the_aggressive_encoder_trains_alone_between_the_decoder_s_steps(corpus,
     )
     held = trainer.Trainer(config, data, tmp_path / "run", lambda event, record: None)
     moved: list[set[str]] = []
-    inner = held._update
+    inner = held.steps._update
 
     def update(*arguments):
         before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
@@ -350,13 +349,13 @@ def test_the_aggressive_encoder_trains_alone_between_the_decoder_s_steps(corpus,
         moved.append({n.split(".")[0] for n in changed})
         return found
 
-    held._update = update
-    held._step(held._batches(), 0.5, Tally(0.0))
+    held.steps._update = update
+    held._step(held._batches(), 0.5)
     assert moved[:10] == [{"encoder", "posterior"}] * 10
     assert moved[10:] == [{"decoder", "head"}]
     assert all(p.requires_grad for p in held.vae.parameters())
     held.at.aggressive = False
-    held._step(held._batches(), 0.5, Tally(0.0))
+    held._step(held._batches(), 0.5)
     assert moved[11:] == [{"encoder", "posterior", "decoder", "head"}]
 
 
@@ -383,7 +382,7 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
     assert [held._beta(p) for p in (0, 0.39, 0.4, 0.49, 1.0)] == pytest.approx(
         [0, 0, 0, 0.5, 1.0], abs=1e-9
     )
-    held._step(held._batches(), 0.1, Tally(0.0))
+    held._step(held._batches(), 0.1)
     before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
     held._begin_anew()
     assert held.at.reset
@@ -392,7 +391,7 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
         same = torch.equal(parameter, before[name])
         assert same != new or not parameter.any(), name
         assert (parameter in held.optimizer.each[0].state) != new
-    held._step(held._batches(), 0.5, Tally(0.0))
+    held._step(held._batches(), 0.5)
 
 
 @pytest.mark.parametrize("recipe", recipes())

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from midsentence import config
-from midsentence.bundle import assemble
+from midsentence.assembly import assemble
 from midsentence.parts.decoders import DECODERS
 from midsentence.parts.encoders import ENCODERS
 from midsentence.parts.flows import FLOWS

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from .bundle import TextVAE
+from .evaluation import Pick, pick
 from .measuring import quality
 from .measuring.probing import Probe, dci, mig
-from .pipeline import Pick, pick
 from .text.corpus import Corpus
 
 WRITTEN, RECONSTRUCTED, PATHS, STEPS = 1000, 500, 50, 7

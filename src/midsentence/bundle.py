@@ -7,113 +7,25 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import config as configuration
-from . import latent
+from . import assembly, latent, processes
 from .config import Config
 from .errors import UserError
 from .fitted import FittedPrior
 from .fitted import read as read_prior
 from .fitted import write as write_prior
 from .generate import Decoding, chances, generate, prior_sample
-from .learning.checkpoint import load_tensors, save_tensors, verify, write_manifest, write_whole
 from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
-from .parts.decoders import DECODERS
-from .parts.encoders import ENCODERS
-from .parts.head import BagOfWords, Head
-from .parts.labels import Labels
-from .parts.posteriors import POSTERIORS
-from .parts.priors import PRIORS
-from .parts.refinement import Refinement
+from .text.readers import plain
 from .text.tokenizer import Tokenizer
 from .vae import VAE
 
+LONGEST = 2048
+"""Tokens that are written of a sentence by default at most, whatever a model's settings say."""
+
 Label = str | Sequence[str | None] | None
 """One label for all sentences, or one for each; None is a sentence without."""
-
-FILES = ["config.toml", "tokenizer.json", "model.safetensors"]
-
-
-def assemble(config: Config, vocab: int) -> VAE:
-    """The model that `config` describes, with fresh weights from `config.seed`."""
-    size = config.latent
-    if (size == 0) != (config.encoder["kind"] == "none"):
-        raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        shares, refine, asked = config.labels.shares, config.refine, config.objective
-        labels = Labels(shares, config.labels.size, size) if shares else None
-        more = labels.size if labels else 0
-        encoder = configuration.build(ENCODERS, config.encoder, vocab)
-        posterior = configuration.build(POSTERIORS, config.posterior, encoder.summary + more, size)
-        prior = configuration.build(PRIORS, config.prior, size, posterior)
-        if prior.sphere != posterior.sphere:
-            raise UserError(
-                f"posterior {config.posterior['kind']!r} and prior {config.prior['kind']!r} do not "
-                "go together: 'vmf' lies on the sphere, and needs prior.kind = 'sphere' or 'vamp'"
-            )
-        decoder = configuration.build(DECODERS, config.decoder, vocab, size + more)
-        embedding = decoder.input.embedding
-        head = Head(
-            decoder.width, embedding, precision=config.precision, **config.head.model_dump()
-        )
-        bow = BagOfWords(size, vocab) if asked["bow"] and size else None
-        refinement = Refinement(refine.steps, refine.rate) if refine.steps and size else None
-        twice = asked["fraternal"] > 0
-        vae = VAE(encoder, posterior, prior, decoder, head, bow, labels, refinement, twice)
-        if config.training.init is not None:
-            uniform(vae, config.training.init)
-    return vae
-
-
-def uniform(vae: VAE, bound: float) -> None:
-    """The published initialisation: U(+-bound), embeddings U(+-0.1) (He et al. 2019)."""
-    for parameter in vae.parameters():
-        if parameter.requires_grad:
-            nn.init.uniform_(parameter, -bound, bound)
-    for module in vae.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.uniform_(module.weight, -0.1, 0.1)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first accelerator there is, else the processor. Raises UserError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device {name!r} is not on this machine; use cpu") from None
-
-
-def weights(vae: VAE) -> dict[str, torch.Tensor]:
-    """Every parameter once, tied ones under their first name, and what else is to be kept."""
-    kept = vae.state_dict()
-    held = [*vae.named_parameters(), *vae.named_buffers()]
-    return {name: value for name, value in held if name in kept}
-
-
-def load_weights(vae: VAE, tensors: dict[str, torch.Tensor], where: object) -> None:
-    held = weights(vae)
-    wrong = sorted(
-        set(held) ^ set(tensors)
-        | {k for k in set(held) & set(tensors) if held[k].shape != tensors[k].shape}
-    )
-    if wrong:
-        raise UserError(f"{where}: weights do not fit config.toml, first at {wrong[0]!r}")
-    with torch.no_grad():
-        for name, parameter in held.items():
-            parameter.copy_(tensors[name])
-
-
-def save(folder: Path, config: Config, tokenizer: Tokenizer, vae: VAE) -> None:
-    """Write a model folder; every file appears whole, the manifest last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.toml", config.save)
-    write_whole(folder / "tokenizer.json", tokenizer.save)
-    save_tensors(weights(vae), folder / "model.safetensors")
-    write_manifest(folder, FILES)
 
 
 @dataclass(frozen=True)
@@ -155,16 +67,9 @@ class TextVAE:
         """
         if prior not in ("fitted", "own"):
             raise UserError(f"prior {prior!r} is not one of fitted, own")
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; `midsentence train` makes one")
-        verify(folder)
-        config = configuration.load(folder / "config.toml")
-        tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        vae = assemble(config, tokenizer.vocab_size)
-        load_weights(vae, load_tensors(folder / "model.safetensors"), folder)
-        vae = vae.to(pick_device(device or "auto"))
-        fitted = read_prior(folder, vae.latent) if prior == "fitted" else None
+        config, tokenizer, vae = assembly.read(Path(folder))
+        vae = vae.to(assembly.pick_device(device or "auto"))
+        fitted = read_prior(Path(folder), vae.latent) if prior == "fitted" else None
         if fitted is not None:
             fitted.part.to(vae.device)
         return cls(config, tokenizer, vae, fitted)
@@ -176,7 +81,7 @@ class TextVAE:
         """
         used, self.vae.prior = self.vae.prior, self._trained_prior
         try:
-            save(Path(folder), self.config, self.tokenizer, self.vae)
+            assembly.save(Path(folder), self.config, self.tokenizer, self.vae)
         finally:
             self.vae.prior = used
         if self.fitted is not None:
@@ -255,9 +160,10 @@ class TextVAE:
     def _write(
         self, z: Tensor, rows: Tensor | None, *, seed: int, batch: int = 1024, **decoding: Any
     ) -> list[str]:
-        how = Decoding(**{"max_length": self.config.corpus.max_tokens} | decoding)
+        longest = min(self.config.corpus.max_tokens, LONGEST)
+        how = Decoding(**{"max_length": longest} | decoding)
         chance = chances(len(z), how, seed)
-        return self.tokenizer.decode(self._written(z, rows, how, chance, batch))
+        return [plain(s) for s in self.tokenizer.decode(self._written(z, rows, how, chance, batch))]
 
     # The two doors through which the model is asked for anything strings are made of; who has
     # several callers at once (`web.engine`) puts them together here.
@@ -265,8 +171,11 @@ class TextVAE:
     def _written(
         self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int
     ) -> list[list[int]]:
-        z = z.to(self.vae.device)
-        return generate(self.vae, z, how, labels=rows, chance=chance, batch=batch)
+        mine = slice(processes.number(), None, processes.count())
+        some = None if rows is None else rows[mine]
+        z = z[mine].to(self.vae.device)
+        found = generate(self.vae, z, how, labels=some, chance=chance[mine], batch=batch)
+        return processes.dealt(found)
 
     def _means(self, sentences: InMemory) -> Float[Tensor, "N D"]:
         return posterior_means(self.vae, sentences)

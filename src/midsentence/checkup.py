@@ -4,10 +4,10 @@ from itertools import count
 from pathlib import Path
 
 from .bundle import TextVAE
+from .evaluation import pick
 from .measuring.diagnosis import Diagnosis, Examination, diagnose
 from .measuring.doctor import examine
 from .measuring.remedies import commands
-from .pipeline import pick
 from .text.corpus import Corpus
 
 

@@ -3,25 +3,16 @@
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from . import cli_space, cli_web
-from .cli_options import (
-    Json,
-    OwnPrior,
-    Run,
-    Samples,
-    Seed,
-    hang_up,
-    open_model,
-    say,
-    warn_unavailable,
-)
+from . import cli_export, cli_measuring, cli_space, cli_web
+from .cli_options import Devices, Json, OnBad, Sources, fail, hang_up, say, spread
 from .cli_writing import decode, encode, interpolate, reconstruct, sample, score
 from .errors import UserError
-from .plain_json import dumps
+from .launch import started
 
 # typer carries a copy of click and exports only these of its errors; the first is a usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -59,7 +50,7 @@ def root() -> None: ...
 
 @app.command()
 def train(
-    corpus: Annotated[str, typer.Argument(help="A file, - or builtin:NAME.", show_default=False)],
+    corpus: Sources,
     out: Annotated[Path, typer.Option(help="The run folder to make.", show_default=False)],
     valid: Annotated[str | None, typer.Option(help="A file to validate on.")] = None,
     test: Annotated[str | None, typer.Option(help="A file to test on.")] = None,
@@ -71,7 +62,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Fixes weights, order, split.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Minutes at most.")] = None,
+    on_bad: OnBad = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
+    devices: Devices = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Curves, samples and the map in a browser.")
     ] = False,
@@ -87,16 +80,20 @@ def train(
       midsentence train ptb/train.txt --valid ptb/valid.txt --test ptb/test.txt --recipe ptb --out r
 
       midsentence train poems.txt --out runs/poems --set latent=16 --set decoder.kind=transformer
+
+      midsentence train poems.txt --out runs/poems --devices 4     (several machines: torchrun)
     """
+    spread(devices)
     named = {
-        "corpus.text_field": text_field, "corpus.label_field": label_field, "seed": seed,
+        "corpus.text_field": text_field, "corpus.label_field": label_field, "corpus.on_bad": on_bad,
+        "seed": seed,
         "training.max_steps": max_steps, "training.max_minutes": max_minutes,
     }  # fmt: skip
     settings = [*set_, *(f"{k}={json.dumps(v)}" for k, v in named.items() if v is not None)]
-    from . import console, pipeline
+    from . import console, pipeline, processes
 
     show = console.Training()
-    watched = cli_web.Watched(out, show) if watch else None
+    watched = cli_web.Watched(out, show) if watch and processes.first() else None
     try:
         model = pipeline.train(
             corpus, out, recipe=recipe, file=config, settings=settings, valid=valid, test=test,
@@ -107,160 +104,17 @@ def train(
         if watched is not None:
             watched.stop()
     if model is None:
-        print(f"stopped and saved. Go on with: midsentence train {corpus} --out {out} --resume",
+        again = " ".join(map(quote, corpus))
+        print(f"stopped and saved. Go on with: midsentence train {again} --out {out} --resume",
               file=sys.stderr)  # fmt: skip
         raise typer.Exit(130)
     print(f"report     {out / 'report.html'}", file=sys.stderr)
     say(str(out))
 
 
-for command in (sample, reconstruct, interpolate, encode, decode, score, *cli_space.COMMANDS):
+WRITING = (sample, reconstruct, interpolate, encode, decode, score)
+for command in (*WRITING, *cli_space.COMMANDS, *cli_measuring.COMMANDS):
     app.command()(command)
-
-
-@app.command()
-def evaluate(
-    run: Run,
-    source: Annotated[str, typer.Argument(help="A file, or valid / test: the run's own.")] = "test",
-    samples: Samples = 500,
-    seed: Seed = 0,
-    as_json: Json = False,
-    own_prior: OwnPrior = False,
-    quality: Annotated[
-        bool, typer.Option("--quality", help="Also the text and the latent, on the run's corpus.")
-    ] = False,
-) -> None:
-    """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units.
-
-    Under the fitted prior, if there is one. With --quality a second table: diversity and novelty
-    of samples, reconstructions, walks between sentences, what a probe reads off z.
-    """
-    from . import console, pipeline
-
-    model = open_model(run, own_prior)
-    warn_unavailable(model)
-    name = pipeline.under(model, source)
-    if source in ("valid", "test") and not Path(source).exists():
-        store = getattr(pipeline.Corpus.open(run / "corpus"), source)
-        with console.counting("evaluating", len(store)) as progress:
-            found = pipeline.evaluate_store(model, store, samples, seed=seed, progress=progress)
-        pipeline.keep_evaluation(run, name, found)
-    else:
-        found = pipeline.evaluate_file(model, source, samples, seed=seed)
-    second: dict[str, float] = {}
-    if quality:
-        from .appraisal import appraise
-
-        second = appraise(model, pipeline.Corpus.open(run / "corpus"), seed=seed)
-    if as_json:
-        say(dumps(found | ({"quality": second} if quality else {})))
-        return
-    console.table({name: found})
-    if quality:
-        console.quality(second)
-
-
-@app.command("fit-prior")
-def fit_prior(
-    run: Run,
-    kind: Annotated[str, typer.Option(help="mog, flow or diffusion.")] = "mog",
-    set_: Annotated[list[str], typer.Option("--set", help="A setting of the prior, a=b.")] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="The same seed gives the same prior.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 3000,
-    force: Annotated[bool, typer.Option("--force", help="Replace a fitted prior.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Fit a richer prior to where the training sentences lie; `sample` and `evaluate` then use it.
-
-    Encoder and decoder stay as they are. Tells how much the validation bound gains.
-
-    [bold]Examples[/bold]
-
-      midsentence fit-prior runs/poems --kind mog --set components=100
-
-      midsentence fit-prior runs/poems --kind flow --set flow=maf --force
-
-      midsentence fit-prior runs/poems --kind diffusion       samples well, has no likelihood
-
-      midsentence sample runs/poems --own-prior               the prior it was trained with
-    """
-    from . import console, prior_fitting
-
-    with console.counting("fitting", steps) as progress:
-        found = prior_fitting.fit_prior(
-            run, kind, set_, seed=seed, steps=steps, force=force, progress=progress
-        )
-    say(dumps(found)) if as_json else console.fitted(run / "prior", found)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
-    as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
-) -> None:
-    """Runs side by side: the test table of `evaluate`, or the quick one made after training.
-
-    Beside it the same under fitted priors, where they were evaluated.
-    """
-    from . import console, pipeline
-
-    columns = {}
-    for run in runs:
-        found = pipeline.evaluations(run)
-        if not found:
-            raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
-        name = "test" if "test" in found else next(iter(found))
-        for each in (name, *(n for n in found if n.startswith(f"{name}, "))):
-            columns[f"{run} ({each})"] = found[each]
-    if as_json:
-        say(dumps(columns))
-    elif markdown:
-        say(console.markdown(columns))
-    else:
-        console.table(columns)
-
-
-@app.command()
-def doctor(
-    run: Run,
-    sentences: Annotated[
-        int, typer.Option(min=2, help="Validation and training sentences at most, each.")
-    ] = 1000,
-    seed: Seed = 0,
-    own_prior: OwnPrior = False,
-    as_json: Json = False,
-) -> None:
-    """What is wrong with the latent space, why, and a command that tries to mend it.
-
-    [bold]Examples[/bold]
-
-      midsentence doctor runs/poems
-
-      midsentence doctor runs/poems --sentences 5000          slower, with less noise
-
-      midsentence doctor runs/poems --json | jq .verdict
-
-    The verdict is healthy, collapsing, collapsed, over-fitted latent, prior hole, or first words
-    only. Figures are nats per sentence, on validation sentences.
-    """
-    from . import checkup, console
-
-    found, diagnosis, commands = checkup.doctor(
-        run, sentences=sentences, seed=seed, own_prior=own_prior
-    )
-    if as_json:
-        say(dumps({**vars(diagnosis), "commands": commands, "figures": vars(found)}))
-    else:
-        console.examination(found, diagnosis, commands)
-
-
-@app.command()
-def report(run: Run) -> None:
-    """Draw report.html of a run afresh."""
-    from .pipeline import write_report
-
-    say(str(write_report(run)))
 
 
 @app.command()
@@ -289,13 +143,18 @@ def corpora(as_json: Json = False) -> None:
         say(f"builtin:{name:12} {description}")
 
 
-app.command()(cli_web.serve)
-app.command()(cli_web.explore)
+for command in (cli_web.serve, cli_web.explore, cli_export.export):
+    app.command()(command)
 
 
 def main() -> None:
     """Run, and turn every way of ending into one line and an exit code."""
     try:
+        if started() > 1:
+            from . import processes
+
+            processes.join()
+            processes.hush()
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -307,8 +166,3 @@ def main() -> None:
     except BrokenPipeError:
         hang_up()
     sys.exit(code)
-
-
-def fail(message: str, code: int) -> int:
-    print(f"midsentence: {message}", file=sys.stderr)
-    return code

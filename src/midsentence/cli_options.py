@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from .errors import UserError
+from .launch import launch, started
 from .plain_json import dumps
 
 if TYPE_CHECKING:
@@ -23,9 +24,19 @@ Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard i
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
 Label = Annotated[str | None, typer.Option(help="The label of the sentences, if it knows labels.")]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")]
+Sources = Annotated[
+    list[str], typer.Argument(help="Files, 'patterns*', - or builtin:NAME.", show_default=False)
+]
+OnBad = Annotated[
+    str | None, typer.Option(help="Lines that can't be read: error, skip or replace.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 OwnPrior = Annotated[
     bool, typer.Option("--own-prior", help="The trained prior, not one of `fit-prior`.")
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes on this machine, a GPU or a share of the cores each."),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Importance samples a sentence.")]
 
@@ -69,6 +80,12 @@ def writing(command: Callable[..., None]) -> Callable[..., None]:
     vars(with_options)["__signature__"] = inspect.Signature(everything)
     with_options.__annotations__ = {p.name: p.annotation for p in everything}
     return with_options
+
+
+def spread(devices: int | None) -> None:
+    """Run this same command line in so many processes, unless this is one of them."""
+    if devices is not None and devices > 1 and started() == 1:
+        raise typer.Exit(launch(devices, sys.argv[1:]))
 
 
 def open_model(run: Path, own_prior: bool = True) -> "TextVAE":
@@ -121,3 +138,8 @@ def hang_up() -> NoReturn:
 
 def say_json(**content: Any) -> None:
     say(dumps(content, ensure_ascii=False))
+
+
+def fail(message: str, code: int) -> int:
+    print(f"midsentence: {message}", file=sys.stderr)
+    return code

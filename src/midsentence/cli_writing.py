@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_options import (
+    Devices,
     Input,
     Jsonl,
     Label,
@@ -17,6 +18,7 @@ from .cli_options import (
     open_model,
     say,
     say_json,
+    spread,
     warn_far,
     warn_unavailable,
     writing,
@@ -32,6 +34,7 @@ def sample(
     seed: Seed = 0,
     jsonl: Jsonl = False,
     own_prior: OwnPrior = False,
+    devices: Devices = None,
     *,
     how: dict[str, Any],
 ) -> None:
@@ -40,6 +43,7 @@ def sample(
     Without options the draw is the model's own distribution. For safer text: --temperature 0.7 or
     --top-p 0.9; for one typical sentence a latent: --greedy or --beam 5.
     """
+    spread(devices)
     for line in open_model(run, own_prior).sample(n, label=label, seed=seed, **how):
         say_json(text=line) if jsonl else say(line)
 

@@ -15,10 +15,10 @@ from torch.distributions import Distribution
 from . import kept
 from .bundle import TextVAE
 from .errors import UserError
+from .evaluation import pick
 from .latent import unit
 from .measuring.likelihood import Sentences, groups, measuring
 from .parts.sphere import VonMisesFisher
-from .pipeline import pick
 from .text.corpus import Corpus
 from .vae import VAE, draw
 

@@ -14,93 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, ValidationError, create_model
 
 from .errors import UserError
+from .opening import parse_toml, read_text
+from .sections import (
+    CorpusSettings,
+    HeadSettings,
+    LabelSettings,
+    RefineSettings,
+    Section,
+    TokenizerSettings,
+    TrainingSettings,
+)
 
 AFTERWARDS = {
     ("prior", "diffusion"): "fit it after training: midsentence fit-prior RUN --kind diffusion"
 }
 """Parts of a finished model that training has no use for, and what to do instead."""
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-
-class CorpusSettings(Section):
-    """How lines are read and split. Fractions count only where no file is given."""
-
-    source: str | None = None
-    valid: str | None = None
-    test: str | None = None
-    text_field: str | None = None
-    label_field: str | None = None
-    valid_fraction: float = 0.05
-    test_fraction: float = 0.05
-    max_tokens: int = 256
-    max_chars: int = 100_000
-
-
-class TokenizerSettings(Section):
-    kind: str = "auto"
-    vocab_size: int | None = None
-    min_count: int = 1
-
-
-class HeadSettings(Section):
-    tied: bool = False
-    label_smoothing: float = 0.0
-
-
-class LabelSettings(Section):
-    """With labels in the corpus the model is conditional on them (`parts.labels`).
-
-    size: of a label's vector. hidden: the part of the labels that a training step does not see, so
-    that the model also knows sentences without one. shares: each label's part of the training
-    lines; training fills it in.
-    """
-
-    condition: bool = True
-    size: int = 16
-    hidden: float = 0.1
-    shares: dict[str, float] = {}
-
-
-class RefineSettings(Section):
-    """Semi-amortised inference (`parts.refinement`); 0 steps are none."""
-
-    steps: int = 0
-    rate: float = 0.1
-
-
-class TrainingSettings(Section):
-    """The budget (whichever of epochs, steps and minutes ends first), batches and stopping.
-
-    batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
-    of mean length have where that is more. init: bound of a uniform initialisation of everything
-    but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. patience:
-    validations without a better bound until training stops; 0 never stops. `validations`: how many
-    an epoch. compile: encoder and decoder through torch.compile while training, if there is a
-    compiler. aggressive, pretrain: see `learning.procedures`; average: `learning.averaging`.
-    """
-
-    epochs: float = 20
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    batch_tokens: int | None = None
-    batch_sentences: int | None = None
-    clip: float = 5.0
-    init: float | None = None
-    validations: float = 1
-    patience: int = 5
-    threads: int | None = None
-    device: str = "auto"
-    aggressive: int = 0
-    pretrain: float = 0.0
-    average: float | None = None
-    compile: bool = False
-    tensorboard: bool = False
+COUNTS = {"layers", "heads", "hidden", "embedding", "width", "components", "samples"}
+"""Settings of parts that are 1 or more wherever they occur."""
 
 
 class Config(Section):
@@ -134,7 +68,10 @@ class Config(Section):
 
 def load(path: Path) -> Config:
     """A configuration file, complete or partial. Raises UserError."""
-    return resolve(_parse(path.read_text(encoding="utf-8"), str(path)))
+    try:
+        return resolve(parse_toml(read_text(path), str(path)))
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
 
 
 def compose(
@@ -148,7 +85,7 @@ def compose(
     if file:
         if not file.is_file():
             raise UserError(f"{file}: no such configuration file")
-        _merge(tree, _parse(file.read_text(encoding="utf-8"), str(file)))
+        _merge(tree, parse_toml(read_text(file), str(file)))
     for override in overrides or []:
         _merge(tree, _override(override))
     return resolve(tree)
@@ -251,7 +188,13 @@ def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict
         checked = schema(**{k: v for k, v in value.items() if k != "kind"})
     except ValidationError as error:
         raise UserError(f"{role}.{_first(error)}") from None
-    return {"kind": kind, **checked.model_dump()}
+    settings = checked.model_dump()
+    for name, held in settings.items():
+        if name in COUNTS and held < 1:
+            raise UserError(f"{role}.{name} = {held}: it must be at least 1")
+        if name.endswith("dropout") and isinstance(held, float) and not 0 <= held < 1:
+            raise UserError(f"{role}.{name} = {held}: it must be from 0 to 1, below 1")
+    return {"kind": kind, **settings}
 
 
 def recipes() -> list[str]:
@@ -265,14 +208,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     if name not in recipes():
         raise UserError(f"there is no recipe {name!r}.{_nearest(name, recipes())}")
     text = (resources.files(__package__) / "recipes" / f"{name}.toml").read_text("utf-8")
-    return _parse(text, f"recipe {name}")
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {error}") from None
+    return parse_toml(text, f"recipe {name}")
 
 
 def _override(text: str) -> dict[str, Any]:
@@ -281,7 +217,7 @@ def _override(text: str) -> dict[str, Any]:
         raise UserError(f"--set {text}: write it as name=value, for instance latent=64")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value.strip()  # a bare word is a string
     for key in reversed(path.strip().split(".")):
         parsed = {key: parsed}
@@ -306,7 +242,9 @@ def _first(error: ValidationError) -> str:
     """pydantic's first complaint in one line, ``name = value: what it should be``."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place} = {first['input']!r}: {first['msg'].lower()}"
+    given = repr(first["input"])
+    given = given if len(given) < 100 else f"{given[:100]}..."
+    return f"{place} = {given}: {first['msg'].lower()}"
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from . import kept
+from . import kept, weights
 from .config import part
 from .errors import UserError
 from .learning.kinds import PARTS, build
@@ -44,11 +44,12 @@ def read(run: Path, latent: int) -> FittedPrior | None:
     if not (run / FOLDER).exists():
         return None
     again = f"fit it again (midsentence fit-prior {run} --kind KIND --force), or use --own-prior"
-    tensors, about = kept.read(run, FOLDER, again)
-    settings = part("prior", PARTS, about.get("prior", {}), [])
-    made = build(settings, latent)
-    try:
-        made.load_state_dict(tensors)
-    except RuntimeError:
-        raise UserError(f"{run / FOLDER}: weights do not fit its settings; fit it again") from None
+    about = kept.about(run, FOLDER, again)
+    held = about.get("prior", {})
+    settings = part("prior", PARTS, held if isinstance(held, dict) else {}, [])
+    made = weights.build(
+        lambda: build(settings, latent),
+        {"latent": latent, **settings},
+        run / FOLDER / kept.TENSORS,
+    )
     return FittedPrior(settings, made.eval())

@@ -1,8 +1,5 @@
 """What is kept beside a model in its run: folders of tensors and TOML, bound to its weights."""
 
-import os
-import shutil
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +8,12 @@ import tomli_w
 from torch import Tensor
 
 from .errors import UserError
-from .learning import checkpoint
+from .learning.checkpoint import save_tensors
+from .opening import digest, parse_toml, read_text, verify
+from .weights import load_tensors
+from .writing import whole_folder
 
-TENSORS, ABOUT = "tensors.safetensors", "about.toml"
+FILES = TENSORS, ABOUT = "tensors.safetensors", "about.toml"
 
 
 def write(run: Path, folder: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
@@ -21,24 +21,11 @@ def write(run: Path, folder: str, tensors: Mapping[str, Tensor], about: Mapping[
 
     It is bound to the model by the SHA-256 of its weights: beside others it means nothing.
     """
-    target = run / folder
-    target.parent.mkdir(exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    content = {"model": checkpoint.digest(run / "model.safetensors"), **about}
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        text = tomli_w.dumps(content)
-        checkpoint.write_whole(temporary / ABOUT, lambda p: p.write_text(text, "utf-8"))
-        checkpoint.save_tensors(tensors, temporary / TENSORS)
-        checkpoint.write_manifest(temporary, [ABOUT, TENSORS])
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    checkpoint.flush(target.parent)
-    return target
+    content = {"model": digest(run / "model.safetensors"), **about}
+    with whole_folder(run / folder, FILES) as temporary:
+        (temporary / ABOUT).write_text(tomli_w.dumps(content), "utf-8")
+        save_tensors(tensors, temporary / TENSORS)
+    return run / folder
 
 
 def read(
@@ -48,12 +35,15 @@ def read(
 
     again: what to do then.
     """
+    said = about(run, folder, again)
+    return load_tensors(run / folder / TENSORS), said
+
+
+def about(run: Path, folder: str, again: str) -> dict[str, Any]:
+    """What is said of the tensors, all checked. Raises UserError."""
     target = run / folder
-    checkpoint.verify(target)
-    try:
-        about = tomllib.loads((target / ABOUT).read_text("utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{target}/{ABOUT} cannot be read: {again}") from None
-    if about.pop("model", None) != checkpoint.digest(run / "model.safetensors"):
+    verify(target, FILES)
+    said = parse_toml(read_text(target / ABOUT), f"{target}/{ABOUT}")
+    if said.pop("model", None) != digest(run / "model.safetensors"):
         raise UserError(f"{target} was made with other weights than the model's: {again}")
-    return checkpoint.load_tensors(target / TENSORS), about
+    return said

@@ -1,33 +1,37 @@
 """From a text file to a trained model and its report: what `midsentence train` does, in Python."""
 
-import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import config as configuration
+from . import processes
 from .bundle import TextVAE
 from .config import Config
 from .errors import UserError
-from .learning import checkpoint, trainer
+from .evaluation import evaluate_store, evaluations, keep_evaluation, pick
+from .learning import trainer
+from .learning.records import read as read_records
 from .learning.trainer import Listener
 from .measuring.diagnosis import diagnose
 from .measuring.doctor import examine
-from .measuring.likelihood import Sentences, evaluate, survey
-from .plain_json import dumps
+from .measuring.likelihood import survey
 from .report import Report
+from .sections import LONGEST_LABEL
 from .text.corpus import Corpus, prepare
-from .text.readers import PARTS, read
+from .text.readers import PARTS
+from .text.store import MANY
+from .writing import claimed, clean, write_whole
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
 MOST_LABELS = 1000
 
 
 def train(
-    corpus: str,
+    corpus: str | Sequence[str],
     out: str | Path,
     *,
     recipe: str | None = None,
@@ -38,18 +42,53 @@ def train(
     resume: bool = False,
     listener: Listener = lambda event, record: None,
 ) -> TextVAE | None:
-    """Train on `corpus` (a path, ``-`` or ``builtin:NAME``) into the folder `out`.
+    """Train on `corpus` into the folder `out`.
+
+    corpus: a path, ``-``, ``builtin:NAME``, a pattern such as ``data/*.txt``, or several.
 
     settings: ``a.b=c`` strings, as ``--set`` takes them. listener: told "corpus", "start", "train",
     "valid", "end" with a record each. Returns the model with the best validation bound, or None
     when training was interrupted before there was one. Raises UserError.
+
+    Under torchrun every process calls it and gets the same model; the first prepares the corpus,
+    writes the files and tells the listener. All must see the folder.
     """
     out = Path(out)
-    if resume:
-        config, data = _resume(corpus, out, recipe, settings)
-    else:
-        config, data = _begin(corpus, out, recipe, file, settings, valid, test)
-    if config.training.tensorboard:
+    if not isinstance(corpus, str):
+        corpus = corpus[0] if len(corpus) == 1 else list(corpus)
+    processes.join()
+    with ExitStack() as stack:
+
+        def begin() -> tuple[Config, Corpus]:
+            stack.enter_context(claimed(out))
+            clean(out)
+            clean(out / "checkpoints")
+            if resume:
+                return _resume(corpus, out, recipe, settings)
+            return _begin(corpus, out, recipe, file, settings, valid, test, listener)
+
+        def follow() -> tuple[Config, Corpus]:
+            return _resume(corpus, out, recipe, settings if resume else ())
+
+        try:
+            config, data = processes.lead(begin, follow)
+            return _train(config, data, out, resume, listener)
+        except OSError as error:
+            begun = (out / "config.toml").exists()
+            raise UserError(
+                f"{error.filename or out} cannot be written ({error.strerror or error}). "
+                "What was saved before is whole: make room, then train again"
+                + begun
+                * " with --resume"
+            ) from None
+
+
+def _train(
+    config: Config, data: Corpus, out: Path, resume: bool, listener: Listener
+) -> TextVAE | None:
+    if not processes.first():
+        listener = _nobody
+    elif config.training.tensorboard:
         listener = tensorboard(out / "tensorboard", listener)
     listener("corpus", describe(config, data))
     at = trainer.train(config, data, out, resume=resume, listener=listener)
@@ -60,6 +99,10 @@ def train(
     keep_evaluation(out, "quick", evaluate_store(model, quick, QUICK_SAMPLES))
     write_report(out)
     return model
+
+
+def _nobody(event: str, record: dict[str, Any]) -> None:
+    pass
 
 
 def tensorboard(folder: Path, listener: Listener) -> Listener:
@@ -85,13 +128,14 @@ def tensorboard(folder: Path, listener: Listener) -> Listener:
 
 
 def _begin(
-    corpus: str,
+    corpus: str | list[str],
     out: Path,
     recipe: str | None,
     file: Path | None,
     settings: Sequence[str],
     valid: str | None,
     test: str | None,
+    listener: Listener = lambda event, record: None,
 ) -> tuple[Config, Corpus]:
     config = configuration.compose(recipe, file, list(settings))
     if (out / "config.toml").exists():
@@ -113,9 +157,13 @@ def _begin(
         tokenizer_settings=config.tokenizer.model_dump(),
         max_tokens=asked.max_tokens,
         max_chars=asked.max_chars,
+        on_bad=asked.on_bad,
+        told=lambda text: listener("note", {"text": text}),
     )
+    if processes.together() and config.training.parts is None:
+        config.training.parts = processes.count()  # so that fewer can go on with the same numbers
     config.labels.shares = label_shares(data) if config.labels.condition else {}
-    checkpoint.write_whole(out / "config.toml", config.save)
+    write_whole(out / "config.toml", config.save)
     return config, data
 
 
@@ -129,12 +177,20 @@ def label_shares(data: Corpus) -> dict[str, float]:
             f"the label field has {len(names):,} different values, more than {MOST_LABELS:,}: "
             "choose another --label-field, or --set labels.condition=false"
         )
-    counts = np.bincount(labels[labels >= 0], minlength=len(names)) / len(labels)
+    if longest := [name for name in names if len(name) > LONGEST_LABEL]:
+        raise UserError(
+            f"the label {longest[0][:40]!r}... has more than {LONGEST_LABEL} "
+            "characters: choose another --label-field, or --set labels.condition=false"
+        )
+    counts = np.zeros(len(names) + 1)
+    for start in range(0, len(labels), MANY):
+        counts += np.bincount(labels[start : start + MANY] + 1, minlength=len(counts))
+    counts = counts[1:] / len(labels)
     return {name: float(share) for name, share in zip(names, counts, strict=True)}
 
 
 def _resume(
-    corpus: str, out: Path, recipe: str | None, settings: Sequence[str]
+    corpus: str | list[str], out: Path, recipe: str | None, settings: Sequence[str]
 ) -> tuple[Config, Corpus]:
     if not (out / "config.toml").exists():
         raise UserError(f"{out} holds no run to resume; train without --resume")
@@ -164,95 +220,12 @@ def describe(config: Config, data: Corpus) -> dict[str, Any]:
     }
 
 
-class Pick:
-    """Some sentences of a store, in an order of their own."""
-
-    def __init__(self, store: Any, rows: np.ndarray):
-        self.store, self.rows = store, rows
-        self.lengths, self.sizes = store.lengths[rows], np.asarray(store.sizes)[rows]
-        self.labels = None if store.labels is None else store.labels[rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.store[int(self.rows[index])]
-
-
-def pick(store: Any, most: int, seed: int) -> Pick:
-    """At most `most` sentences, drawn without replacement."""
-    rows = np.random.default_rng(seed).permutation(len(store))[:most]
-    return Pick(store, np.sort(rows))
-
-
-def evaluate_store(
-    model: TextVAE,
-    store: Any,
-    samples: int,
-    *,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, float]:
-    """`measuring.likelihood.evaluate` of a token store (or a pick of one)."""
-    return evaluate(model.vae, store, store.sizes, samples, seed=seed, progress=progress)
-
-
-def evaluate_file(
-    model: TextVAE,
-    source: str,
-    samples: int,
-    *,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, float]:
-    """The same for the lines of a file, read as the training corpus was."""
-    asked = model.config.corpus
-    held = list(
-        read(
-            source,
-            text_field=asked.text_field,
-            label_field=asked.label_field if model.labels else None,
-            max_chars=asked.max_chars,
-        )
-    )
-    lines = [line.text for line in held]
-    sentences: Sentences = model.ids(lines, [line.label for line in held])
-    sizes = np.array([len(line.encode()) for line in lines])
-    return evaluate(model.vae, sentences, sizes, samples, seed=seed, progress=progress)
-
-
-def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:
-    """Put a table into ``evaluation.json`` of the run, for `compare` and the report."""
-    write_evaluations(run, evaluations(run) | {name: table})
-
-
-def write_evaluations(run: Path, tables: dict[str, dict[str, float]]) -> None:
-    path = run / "evaluation.json"
-    checkpoint.write_whole(path, lambda p: p.write_text(dumps(tables, indent=1)))
-
-
-def evaluations(run: Path) -> dict[str, dict[str, float]]:
-    """The tables of a run; what is unavailable is nan, as when it was measured."""
-    path = run / "evaluation.json"
-    held = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return {
-        name: {key: math.nan if value is None else value for key, value in table.items()}
-        for name, table in held.items()
-    }
-
-
-def under(model: TextVAE, part: str) -> str:
-    """What a table of `part` is called: one under a fitted prior never replaces the model's own."""
-    return part if model.fitted is None else f"{part}, {model.fitted.kind} prior"
-
-
 def write_report(run: Path) -> Path:
     """Draw ``report.html`` of a finished run afresh, under its own prior. Raises UserError."""
     model = TextVAE.from_pretrained(run, prior="own")
     data = Corpus.open(run / "corpus")
-    path = run / "metrics.jsonl"
-    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    train, valid = ([r for r in records if r["kind"] == kind] for kind in ("train", "valid"))
+    records = read_records(run / "metrics.jsonl")
+    train, valid = ([r for r in records if r.get("kind") == kind] for kind in ("train", "valid"))
     seed = model.config.seed
     held_out = pick(data.valid, 1000, seed)
     # Sentences of middling length show most: short ones are easy, long ones hopeless.
@@ -299,5 +272,6 @@ def write_report(run: Path) -> Path:
         interpolation=interpolation,
         diagnosis=diagnosis,
     )
-    report.write(run / "report.html")
+    if processes.first():
+        report.write(run / "report.html")
     return run / "report.html"

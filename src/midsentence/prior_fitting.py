@@ -6,9 +6,9 @@ from typing import Any
 
 from . import fitted
 from .bundle import TextVAE
+from .evaluation import evaluations, pick, write_evaluations
 from .learning import fitting
 from .learning.kinds import settings_of
-from .pipeline import evaluations, pick, write_evaluations
 from .text.corpus import Corpus
 
 SENTENCES = 100_000

@@ -7,7 +7,6 @@ from `charts`. Any input may be empty or not a number, and its section is then l
 
 import difflib
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from .charts import Chart, Line, curves, ranked_bars, smoothed
 from .measuring.diagnosis import COLLAPSED, Diagnosis, carrying, least
+from .writing import write_whole
 
 ACTIVE = 0.01  # nats: a dimension of less KL than this is drawn as idle
 LONGEST = 600  # characters of a sentence that are shown
@@ -290,10 +290,6 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the page in one step: a reader sees the old file or the new one, never half."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            # A lone surrogate, which a byte-level decoder can leave, has no UTF-8.
-            temporary.write_bytes(self.html().encode("utf-8", "replace"))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # A lone surrogate, which a byte-level decoder can leave, has no UTF-8.
+        page = self.html().encode("utf-8", "replace")
+        write_whole(path, lambda p: p.write_bytes(page))

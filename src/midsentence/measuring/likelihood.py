@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Independent
 
+from .. import processes
 from ..parts.diffusion import Denoised
 from ..text.batches import Batch, Budget, by_length, collate
 from ..vae import VAE, draw
@@ -106,29 +107,47 @@ class Survey:
 
 def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
     """Encode every sentence, draw one z from q(z|x), evaluate log p(x|z), log p(z), log q(z|x)."""
-    parts: list[tuple[Tensor, ...]] = []
-    order = []
-    with measuring(vae, seed):
-        for rows, batch in groups(vae, sentences):
-            run = vae.run(batch)
-            densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
-            parts.append((run.h, run.q.mean, run.z[0], *densities, run.kl, vae.label_rows(batch)))
-            order.append(rows)
-    back = _in_order(order).to(vae.device)
-    return Survey(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
+
+    def look(batch: Batch) -> tuple[Tensor, ...]:
+        run = vae.run(batch)
+        densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
+        return run.h, run.q.mean, run.z[0], *densities, run.kl, vae.label_rows(batch)
+
+    return Survey(*shared(vae, sentences, seed, look))
 
 
 def posterior_means(vae: VAE, sentences: Sentences) -> Float[Tensor, "N D"]:
     """E_q[z] of every sentence, in their order; nothing is decoded."""
-    with measuring(vae, seed=0):
-        found = [(rows, vae.infer(batch).mean) for rows, batch in groups(vae, sentences)]
-    rows, means = zip(*found, strict=True)
-    return torch.cat(means)[_in_order(rows).to(vae.device)]
+    (found,) = shared(vae, sentences, 0, lambda batch: (vae.infer(batch).mean,))
+    return found
 
 
-def _in_order(rows: Sequence[np.ndarray]) -> Tensor:
-    """The index that puts what groups of `rows` gave back into the sentences' order."""
-    return torch.from_numpy(np.argsort(np.concatenate(rows)))
+def shared(
+    vae: VAE,
+    sentences: Sentences,
+    seed: int,
+    look: Callable[[Batch], tuple[Tensor, ...]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Tensor]:
+    """What `look` finds in the sentences, in their order: each of its tensors leads with B.
+
+    Groups are dealt out among the processes, if there are several. Each draws its noise from its
+    own number, so that how many there are changes no figure.
+    """
+    found: list[tuple[np.ndarray, list[Tensor]]] = []
+    with measuring(vae, seed):
+        for number, (rows, batch) in enumerate(groups(vae, sentences)):
+            if number % processes.count() == processes.number():
+                torch.manual_seed(seed * 1_000_003 + number)
+                found.append((rows, list(look(batch))))
+            progress(len(rows))
+    if processes.together():
+        told = processes.gather([(rows, [each.cpu() for each in held]) for rows, held in found])
+        found = [(rows, held) for one in told for rows, held in one]
+    order = np.argsort(np.concatenate([rows for rows, _ in found]))
+    back = torch.from_numpy(order).to(vae.device)
+    columns = zip(*(held for _, held in found), strict=True)
+    return [torch.cat(column).to(vae.device)[back] for column in columns]
 
 
 def active_units(mean: Float[Tensor, "N D"], threshold: float = ACTIVE) -> int:
@@ -214,24 +233,22 @@ def importance_weighted(
     sqrt((mean(r^2) - 1) / K) with r the weights over their mean. `progress` is told how many more
     sentences are done. Both are nan, and nothing is computed, under a prior without a density.
     """
-    log_p = np.full(len(sentences), math.nan)
-    error = np.full(len(sentences), math.nan)
     if isinstance(vae.prior(), Denoised):
-        return log_p, error
-    with measuring(vae, seed):
-        for number, (rows, batch) in enumerate(groups(vae, sentences)):
-            torch.manual_seed(seed * 1_000_003 + number)
-            q, p = vae.infer(batch), vae.prior_of(batch.labels, len(batch))
-            z, log_qz = draw(q, samples)
-            size = max(1, positions // batch.targets.numel())
-            log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]
-            log_w = (torch.cat(log_p_joint) - log_qz).double()
-            mean = log_w.logsumexp(0) - math.log(samples)
-            square = (2 * (log_w - mean)).exp().mean(0)
-            log_p[rows] = mean.cpu().numpy()
-            error[rows] = ((square - 1).clamp_min(0) / samples).sqrt().cpu().numpy()
-            progress(len(rows))
-    return log_p, error
+        unknown = np.full(len(sentences), math.nan)
+        return unknown, unknown
+
+    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        q, p = vae.infer(batch), vae.prior_of(batch.labels, len(batch))
+        z, log_qz = draw(q, samples)
+        size = max(1, positions // batch.targets.numel())
+        log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]
+        log_w = (torch.cat(log_p_joint) - log_qz).double()
+        mean = log_w.logsumexp(0) - math.log(samples)
+        square = (2 * (log_w - mean)).exp().mean(0)
+        return mean, ((square - 1).clamp_min(0) / samples).sqrt()
+
+    log_p, error = shared(vae, sentences, seed, look, progress)
+    return log_p.cpu().numpy(), error.cpu().numpy()
 
 
 def evaluate(

@@ -130,8 +130,9 @@ class RecurrentDecoder(Decoder):
         self.width, self.layers = hidden, layers
 
     def start(self, z: Float[Tensor, "N D"]) -> State:
-        c = z.new_zeros(len(z), self.layers * self.width) if self.first is None else self.first(z)
-        c = c.view(len(z), self.layers, self.width)
+        rows, size = z.shape[0], self.layers * self.width
+        c = z.new_zeros(rows, size) if self.first is None else self.first(z)
+        c = c.view(rows, self.layers, self.width)
         state = {"z": z, "h": c.tanh()}
         return state | {"c": c} if isinstance(self.net, nn.LSTM) else state
 
@@ -192,7 +193,7 @@ class TransformerDecoder(Decoder):
 
     def start(self, z: Float[Tensor, "N D"]) -> State:
         layers = len(self.blocks)
-        past = z.new_zeros(len(z), layers, self.memory, 2 * self.width)
+        past = z.new_zeros(z.shape[0], layers, self.memory, 2 * self.width)
         if self.prefix is not None:
             past = self.prefix(z).view_as(past)
         return {"z": z, "past": past}
@@ -207,8 +208,9 @@ class TransformerDecoder(Decoder):
             x = self.narrow(x)
         new, old = x.shape[1], past.shape[2]
         x = x + positions(seen, new, self.width, x)
-        if self.begin is not None and seen == 0:
-            x = torch.cat([x[:, :1] + self.begin(z)[:, None], x[:, 1:]], 1)
+        if self.begin is not None:
+            first = torch.arange(seen, seen + new, device=x.device) == 0
+            x = x + self.begin(z)[:, None] * first[:, None]
         x = self.dropout(x)
         mask = None
         if new > 1:

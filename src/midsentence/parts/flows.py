@@ -142,7 +142,7 @@ class _Steps(nn.Module):
     def __init__(self, make: Callable[..., Step], sizes: list[int], layers: int, context: int):
         super().__init__()
         self.make, self.sizes, self.layers = make, sizes, layers
-        free = torch.randn(layers * sum(sizes)) * 0.1
+        free = torch.empty(layers * sum(sizes)).normal_(std=0.1)
         self.free = nn.Parameter(free)
         self.project = nn.Linear(context, len(free), bias=False) if context else None
         if self.project is not None:
@@ -188,15 +188,16 @@ class _Autoregressive(nn.Module):
 
         bins = 8
         bent = {"univariate": MonotonicRQSTransform, "shapes": ([bins], [bins], [bins - 1])}
-        order = torch.arange(latent)
         self.inverted = inverted
-        self.steps = nn.ModuleList(
-            MaskedAutoregressiveTransform(
-                latent, context, passes=passes, order=order.flip(0) if i % 2 else order,
-                hidden_features=(width, width), activation=nn.ELU, **(bent if spline else {}),
-            )
-            for i in range(layers)
-        )  # fmt: skip
+        with torch.device("cpu"):  # where zuko counts on its masks to be
+            order = torch.arange(latent)
+            self.steps = nn.ModuleList(
+                MaskedAutoregressiveTransform(
+                    latent, context, passes=passes, order=order.flip(0) if i % 2 else order,
+                    hidden_features=(width, width), activation=nn.ELU, **(bent if spline else {}),
+                )
+                for i in range(layers)
+            )  # fmt: skip
         for step in self.steps:
             last: Any = [m for m in step.modules() if isinstance(m, nn.Linear)][-1]
             nn.init.normal_(last.weight, std=1e-3)

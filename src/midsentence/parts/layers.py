@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 
@@ -51,7 +52,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B H"]:
         if self.kind == "last":
-            return x[torch.arange(len(x), device=x.device), mask.sum(1) - 1]
+            return x[torch.arange(x.shape[0], device=x.device), mask.sum(1) - 1]
         if self.kind == "mean":
             return (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         if self.kind == "max":
@@ -92,7 +93,13 @@ def check_heads(width: int, heads: int) -> None:
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer layer (Vaswani et al. 2017; Xiong et al. 2020 for the norm's place)."""
+    """Pre-norm Transformer layer (Vaswani et al. 2017; Xiong et al. 2020 for the norm's place).
+
+    recompute: in training only what goes in is kept, and the layer is computed once more for its
+    gradient (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+    """
+
+    recompute = False
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -107,10 +114,20 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "N T H"], Tensor]:
         """`past`: keys and values seen so far, (N, S, 2H); `mask`: True where one may look,
         broadcast to (N, 1, T, S + T). Returns the new x and the grown past."""
+        if self.recompute and self.training:
+            found: tuple[Tensor, Tensor] = checkpoint(
+                self._forward, x, past, mask, use_reentrant=False
+            )
+            return found
+        return self._forward(x, past, mask)
+
+    def _forward(
+        self, x: Tensor, past: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         query, fresh = self.qkv(self.norm_attention(x)).tensor_split([x.shape[-1]], dim=-1)
         past = fresh if past is None else torch.cat([past, fresh], 1)
         key, value = past.chunk(2, dim=-1)
-        split = (len(x), -1, self.heads, x.shape[-1] // self.heads)
+        split = (x.shape[0], -1, self.heads, x.shape[-1] // self.heads)
         query, key, value = (y.reshape(split).transpose(1, 2) for y in (query, key, value))
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = x + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))

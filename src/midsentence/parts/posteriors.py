@@ -120,7 +120,7 @@ class FullGaussian(GaussianPosterior):
         log_scale, below = others[:, : self.latent], others[:, self.latent :]
         row, column = torch.tril_indices(self.latent, self.latent, -1, device=h.device)
         triangle = torch.diag_embed(log_scale.exp()).index_put(
-            (torch.arange(len(h), device=h.device)[:, None], row, column), below
+            (torch.arange(h.shape[0], device=h.device)[:, None], row, column), below
         )
         return MultivariateNormal(mean, scale_tril=triangle, validate_args=False)
 

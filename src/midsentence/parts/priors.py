@@ -49,7 +49,7 @@ class Mixture(nn.Module):
         super().__init__()
         check(components)
         self.logits = nn.Parameter(torch.zeros(components))
-        self.means = nn.Parameter(torch.randn(components, latent) * 0.5)
+        self.means = nn.Parameter(torch.empty(components, latent).normal_(std=0.5))
         self.log_scales = nn.Parameter(torch.zeros(components, latent))
 
     def forward(self) -> Distribution:
@@ -73,7 +73,7 @@ class Vamp(nn.Module):
         # In a list, or it would be a part of both.
         self.posterior = [posterior]
         self.logits = nn.Parameter(torch.zeros(components))
-        self.inputs = nn.Parameter(torch.randn(components, posterior.summary) * 0.5)
+        self.inputs = nn.Parameter(torch.empty(components, posterior.summary).normal_(std=0.5))
 
     def forward(self) -> Distribution:
         return mixture(self.logits, self.posterior[0](self.inputs))

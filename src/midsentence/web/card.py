@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import TextVAE
-from ..pipeline import evaluations
+from ..evaluation import evaluations
 from ..space import Space
 
 ACTIVE = 32

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
 from ..errors import UserError
+from ..learning.records import read
 from ..measuring.likelihood import InMemory, survey
 from ..text.batches import collate
 from . import schemas as ask
@@ -210,13 +210,12 @@ def _watch(api: APIRouter, service: Service | None, run: Path | None) -> None:
         writes."""
         if run is None:
             raise UserError("nothing is being trained here: start with `midsentence train --watch`")
-        path = run / "metrics.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        records = read(run / "metrics.jsonl")
         if service is not None and not written:
             written.extend(service.model.sample(SAMPLES, seed=0))
         return {
-            "records": [json.loads(line) for line in lines[after:]],
-            "next": len(lines),
+            "records": records[after:],
+            "next": len(records),
             "running": not (run / "evaluation.json").exists(),
             "samples": written,
         }

@@ -1,0 +1,165 @@
+"""The commands that measure: evaluate, fit-prior, compare, doctor, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_options import (
+    Devices,
+    Json,
+    OwnPrior,
+    Run,
+    Samples,
+    Seed,
+    open_model,
+    say,
+    spread,
+    warn_unavailable,
+)
+from .errors import UserError
+from .plain_json import dumps
+
+
+def evaluate(
+    run: Run,
+    source: Annotated[str, typer.Argument(help="A file, or valid / test: the run's own.")] = "test",
+    samples: Samples = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+    own_prior: OwnPrior = False,
+    devices: Devices = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Also the text and the latent, on the run's corpus.")
+    ] = False,
+) -> None:
+    """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units.
+
+    Under the fitted prior, if there is one. With --quality a second table: diversity and novelty
+    of samples, reconstructions, walks between sentences, what a probe reads off z.
+    """
+    spread(devices)
+    from . import console, evaluation
+    from .text.corpus import Corpus
+
+    model = open_model(run, own_prior)
+    warn_unavailable(model)
+    name = evaluation.under(model, source)
+    if source in ("valid", "test") and not Path(source).exists():
+        store = getattr(Corpus.open(run / "corpus"), source)
+        with console.counting("evaluating", len(store)) as progress:
+            found = evaluation.evaluate_store(model, store, samples, seed=seed, progress=progress)
+        evaluation.keep_evaluation(run, name, found)
+    else:
+        found = evaluation.evaluate_file(model, source, samples, seed=seed)
+    second: dict[str, float] = {}
+    if quality:
+        from .appraisal import appraise
+
+        second = appraise(model, Corpus.open(run / "corpus"), seed=seed)
+    if as_json:
+        say(dumps(found | ({"quality": second} if quality else {})))
+        return
+    console.table({name: found})
+    if quality:
+        console.quality(second)
+
+
+def fit_prior(
+    run: Run,
+    kind: Annotated[str, typer.Option(help="mog, flow or diffusion.")] = "mog",
+    set_: Annotated[list[str], typer.Option("--set", help="A setting of the prior, a=b.")] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="The same seed gives the same prior.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 3000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a fitted prior.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fit a richer prior to where the training sentences lie; `sample` and `evaluate` then use it.
+
+    Encoder and decoder stay as they are. Tells how much the validation bound gains.
+
+    [bold]Examples[/bold]
+
+      midsentence fit-prior runs/poems --kind mog --set components=100
+
+      midsentence fit-prior runs/poems --kind flow --set flow=maf --force
+
+      midsentence fit-prior runs/poems --kind diffusion       samples well, has no likelihood
+
+      midsentence sample runs/poems --own-prior               the prior it was trained with
+    """
+    from . import console, prior_fitting
+
+    with console.counting("fitting", steps) as progress:
+        found = prior_fitting.fit_prior(
+            run, kind, set_, seed=seed, steps=steps, force=force, progress=progress
+        )
+    say(dumps(found)) if as_json else console.fitted(run / "prior", found)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+) -> None:
+    """Runs side by side: the test table of `evaluate`, or the quick one made after training, and
+    the same under fitted priors."""
+    from . import console, evaluation
+
+    columns = {}
+    for run in runs:
+        found = evaluation.evaluations(run)
+        if not found:
+            raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
+        name = "test" if "test" in found else next(iter(found))
+        for each in (name, *(n for n in found if n.startswith(f"{name}, "))):
+            columns[f"{run} ({each})"] = found[each]
+    if as_json:
+        say(dumps(columns))
+    elif markdown:
+        say(console.markdown(columns))
+    else:
+        console.table(columns)
+
+
+def doctor(
+    run: Run,
+    sentences: Annotated[
+        int, typer.Option(min=2, help="Validation and training sentences at most, each.")
+    ] = 1000,
+    seed: Seed = 0,
+    own_prior: OwnPrior = False,
+    as_json: Json = False,
+) -> None:
+    """What is wrong with the latent space, why, and a command that tries to mend it.
+
+    [bold]Examples[/bold]
+
+      midsentence doctor runs/poems
+
+      midsentence doctor runs/poems --sentences 5000          slower, with less noise
+
+      midsentence doctor runs/poems --json | jq .verdict
+
+    The verdict is healthy, collapsing, collapsed, over-fitted latent, prior hole, or first words
+    only. Figures are nats per sentence, on validation sentences.
+    """
+    from . import checkup, console
+
+    found, diagnosis, commands = checkup.doctor(
+        run, sentences=sentences, seed=seed, own_prior=own_prior
+    )
+    if as_json:
+        say(dumps({**vars(diagnosis), "commands": commands, "figures": vars(found)}))
+    else:
+        console.examination(found, diagnosis, commands)
+
+
+def report(run: Run) -> None:
+    """Draw report.html of a run afresh."""
+    from .pipeline import write_report
+
+    say(str(write_report(run)))
+
+
+COMMANDS = (evaluate, fit_prior, compare, doctor, report)

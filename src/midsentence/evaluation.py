@@ -1,0 +1,111 @@
+"""What is measured of a run: which sentences, by which estimator, and the tables that are kept."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import processes
+from .bundle import TextVAE
+from .errors import UserError
+from .measuring.likelihood import Sentences, evaluate
+from .opening import read_json
+from .plain_json import dumps
+from .text.readers import read
+from .text.store import MANY
+from .text.tolerance import Bad
+from .writing import write_whole
+
+
+class Pick:
+    """Some sentences of a store, in an order of their own."""
+
+    def __init__(self, store: Any, rows: np.ndarray):
+        self.store, self.rows = store, rows
+        self.lengths, self.sizes = store.lengths[rows], np.asarray(store.sizes)[rows]
+        self.labels = None if store.labels is None else store.labels[rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.store[int(self.rows[index])]
+
+
+def pick(store: Any, most: int, seed: int) -> Pick:
+    """At most `most` sentences, drawn without replacement."""
+    chance = np.random.default_rng(seed)
+    if len(store) > MANY:  # a permutation of all of them would take their memory
+        rows = chance.choice(len(store), most, replace=False)
+    else:
+        rows = chance.permutation(len(store))[:most]
+    return Pick(store, np.sort(rows))
+
+
+def evaluate_store(
+    model: TextVAE,
+    store: Any,
+    samples: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """`measuring.likelihood.evaluate` of a token store (or a pick of one)."""
+    return evaluate(model.vae, store, store.sizes, samples, seed=seed, progress=progress)
+
+
+def evaluate_file(
+    model: TextVAE,
+    source: str,
+    samples: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """The same for the lines of a file, read as the training corpus was."""
+    asked = model.config.corpus
+    held = list(
+        read(
+            source,
+            text_field=asked.text_field,
+            label_field=asked.label_field if model.labels else None,
+            max_chars=asked.max_chars,
+            bad=Bad(asked.on_bad),
+        )
+    )
+    lines = [line.text for line in held]
+    sentences: Sentences = model.ids(lines, [line.label for line in held])
+    sizes = np.array([len(line.encode()) for line in lines])
+    return evaluate(model.vae, sentences, sizes, samples, seed=seed, progress=progress)
+
+
+def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:
+    """Put a table into ``evaluation.json`` of the run, for `compare` and the report."""
+    write_evaluations(run, evaluations(run) | {name: table})
+
+
+def write_evaluations(run: Path, tables: dict[str, dict[str, float]]) -> None:
+    if not processes.first():
+        return
+    path = run / "evaluation.json"
+    write_whole(path, lambda p: p.write_text(dumps(tables, indent=1)))
+
+
+def evaluations(run: Path) -> dict[str, dict[str, float]]:
+    """The tables of a run; what is unavailable is nan, as when it was measured."""
+    path = run / "evaluation.json"
+    held = read_json(path) if path.exists() else {}
+    try:
+        return {
+            name: {key: math.nan if value is None else float(value) for key, value in table.items()}
+            for name, table in held.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged: remove it, and evaluate again") from None
+
+
+def under(model: TextVAE, part: str) -> str:
+    """What a table of `part` is called: one under a fitted prior never replaces the model's own."""
+    return part if model.fitted is None else f"{part}, {model.fitted.kind} prior"

@@ -1,0 +1,121 @@
+"""Reading files that may be damaged, or come from a stranger: bounded, checked, never run.
+
+Models are JSON, TOML and safetensors (`weights`), nothing else.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+FORMAT = 1
+SMALL, LARGE = 1 << 20, 1 << 25
+"""Bytes of a settings file, and of a vocabulary, at most."""
+
+QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'')
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def memory() -> int:
+    """Bytes this process may have at most."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        import resource
+    except ImportError:
+        return there
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return there if allowed == resource.RLIM_INFINITY else min(there, allowed)
+
+
+def read_text(path: Path, most: int = SMALL) -> str:
+    """A regular file of at most `most` bytes, UTF-8. Raises UserError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no regular file: copy the folder afresh")
+        with path.open("rb") as file:
+            held = file.read(most + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): copy it afresh") from None
+    if len(held) > most:
+        raise UserError(f"{path} is larger than {most:,} bytes, so it was not written by us")
+    try:
+        return held.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged (not UTF-8): copy it afresh") from None
+
+
+def read_json(path: Path, most: int = SMALL) -> Any:
+    """Raises UserError, also for nesting that would exhaust the stack, or a key twice."""
+    try:
+        return json.loads(read_text(path, most), object_pairs_hook=_once)
+    except (ValueError, RecursionError, MemoryError):
+        raise UserError(f"{path} is damaged (not JSON of ours): copy it afresh") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Raises UserError, also for dotted keys so long that reading them takes minutes."""
+    for line in text.splitlines():
+        if len(line) > 100 and QUOTED.sub("", line).partition("=")[0].count(".") > 50:
+            raise UserError(f"{where}: nested too deeply")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+
+
+def verify(folder: Path, names: Collection[str]) -> None:
+    """Check that a folder's manifest is of just these files, and they are what it says.
+
+    Raises UserError naming the damaged file.
+    """
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder}: no manifest.json, so this is not a finished model")
+    content = read_json(folder / "manifest.json")
+    try:
+        version, files = content["format"], dict(content["files"])
+        before = dict(content.get("before", {}))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{folder}/manifest.json is damaged; copy the folder afresh") from None
+    if version != FORMAT:
+        raise UserError(
+            f"{folder}: format {str(version)[:20]!r} is newer than this midsentence reads: upgrade"
+        )
+    if set(files) != set(names):
+        odd = sorted(map(repr, set(files) ^ set(names)))[0][:80]
+        raise UserError(f"{folder}/manifest.json is not of a folder of this kind, first at {odd}")
+    most = memory()
+    for name in files:
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{folder}: {name!r} of the manifest is missing; copy it afresh")
+        if path.suffix == ".safetensors" and path.stat().st_size > most:
+            raise UserError(f"{path} is larger than the memory there is ({most / 2**30:.0f} GiB)")
+    found = {name: digest(folder / name) for name in files}
+    if found not in (files, before):
+        wrong = next(name for name in files if found[name] != files[name])
+        raise UserError(f"{folder / wrong} is damaged (SHA-256 differs); copy it afresh")
+
+
+def verify_early(folder: Path, names: Collection[str]) -> None:
+    """`verify`, where there is a manifest: corpora that were prepared early have none."""
+    if (folder / "manifest.json").exists():
+        verify(folder, names)
