@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -212,14 +213,22 @@ def test_a_run_is_served_while_it_is_trained(run, tmp_path, monkeypatch):
 
 def test_train_watch_shows_a_page_and_ends_with_the_training(tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(LINES * 6) + "\n", "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "midsentence", "train", tmp_path / "text.txt", "--watch",
-         "--out", tmp_path / "run", "--max-minutes", "0.1", *SMALL.split()],
-        capture_output=True, text=True, timeout=90,
+    command = ["train", tmp_path / "text.txt", "--watch", "--out", tmp_path / "run",
+               "--set", "training.epochs=1000000", *SMALL.split()]  # fmt: skip
+    training = subprocess.Popen(
+        [sys.executable, "-m", "midsentence", *map(str, command)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"http://localhost:\d+ ", done.stderr)
-    assert "Traceback" not in done.stderr
+    said = ""
+    while not (shown := re.search(r"http://localhost:(\d+) ", said)):
+        said += (line := training.stderr.readline())
+        assert line, said
+    training.send_signal(signal.SIGINT)
+    said += training.communicate(timeout=60)[1]
+    assert training.returncode == 130, said
+    assert "Traceback" not in said
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(shown[1])), timeout=5)
 
 
 def test_explore_says_what_is_wrong(tmp_path, run):

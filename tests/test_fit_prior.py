@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from typer.testing import CliRunner
 
-from midsentence import cli, config, fitted, writing
+from midsentence import cli, cli_measuring, config, fitted, writing
 from midsentence.assembly import save
 from midsentence.bundle import TextVAE
 from midsentence.errors import UserError
@@ -412,7 +412,7 @@ def test_python_and_the_command_agree(home):
 
 
 def test_help_has_examples():
-    assert signature(cli.fit_prior).parameters["steps"].default == fitting.STEPS
+    assert signature(cli_measuring.fit_prior).parameters["steps"].default == fitting.STEPS
     text = CliRunner().invoke(cli.app, ["fit-prior", "--help"]).stdout
     assert "--kind mog" in text
     assert "--own-prior" in text

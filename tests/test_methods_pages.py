@@ -41,7 +41,8 @@ def settings_in(text):
     """Names in backticks that begin with a part's or a section's: `beta.over`, `prior.kind=mog`."""
     first = "|".join([*config.tables(), "corpus", "tokenizer", "head", "labels", "refine",
                       "training"])  # fmt: skip
-    return re.findall(rf"`((?:{first})\.[a-z_]+)(?:=[^`]*)?`", text)
+    found = re.findall(rf"`((?:{first})\.[a-z_]+)(?:=[^`]*)?`", text)
+    return [name for name in found if not name.endswith((".json", ".onnx"))]  # those are files
 
 
 @pages
