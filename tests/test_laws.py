@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from midsentence import vae as vae_module
 from midsentence.errors import UserError
 from midsentence.learning.objectives import Elbo
 from midsentence.parts.decoders import DECODERS
@@ -130,6 +131,19 @@ def test_bfloat16_products_keep_values_and_gradients(encoder, reading, decoder):
         )
         # Under max pooling a tie in bf16 shares its gradient: hence no closer.
         assert (ours - theirs).norm() < 0.2 * theirs.norm(), part
+
+
+def test_where_an_lstm_has_no_bfloat16_the_head_alone_has(monkeypatch):
+    """As on processors without AVX-512, whose oneDNN refuses it."""
+    exact, fast = (tiny("lstm", "lstm").float() for _ in range(2))
+    fast.head.precision = "bfloat16"
+    monkeypatch.setattr(vae_module, "has_bfloat16_layers", lambda device: False)
+    z = torch.randn(2, 4, 3)
+    means = [vae.infer(batch()).mean for vae in (exact, fast)]
+    scores = [vae.log_px(batch(), z) for vae in (exact, fast)]
+    assert torch.equal(*means)
+    assert not torch.equal(*scores)
+    assert torch.allclose(*scores, rtol=0.01, atol=0.1)
 
 
 @pytest.mark.parametrize(("decoder", "inject"), INJECTED)

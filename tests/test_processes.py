@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import torch
 
 from midsentence import UserError, evaluation, launch, pipeline
 from midsentence.learning import checkpoint
-from several import CASES, FAST, train_all
+from several import CASES, FAST, settings, train_all
 
 PEOPLE = ["anna", "ben", "carla", "dirk", "emma", "finn", "greta", "hugo"]
 THINGS = ["a book", "two trees", "the sea", "some bread", "a small house", "their old songs"]
@@ -58,6 +59,22 @@ def ended(children):
     said = [child.communicate(timeout=300)[1] for child in children]
     assert [child.returncode for child in children] == [0] * len(children), said
     return said
+
+
+def under_way(run, parent):
+    """Wait until some steps are made."""
+    steps = run / "metrics.jsonl"
+    while not steps.exists() or steps.stat().st_size < 2000:
+        assert parent.poll() is None, parent.stderr.read()
+        time.sleep(0.1)
+
+
+def children(parent):
+    """Their numbers, the oldest first."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent.pid)], capture_output=True, text=True, check=True
+    )
+    return [*map(int, found.stdout.split())]
 
 
 def figures(run):
@@ -108,6 +125,47 @@ def test_going_on_with_fewer_and_again_with_more(corpus, alone, tmp_path):
         assert texts[0] == texts[1]
 
 
+def node(rank, port, corpus, out, *asked):
+    """What one of two machines runs, as the manual has it; here the other is on loopback too."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--node-rank", rank,
+               "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port,
+               "-m", "midsentence", "train", corpus, "--out", out]  # fmt: skip
+    settings = [part for setting in asked for part in ("--set", setting)]
+    return subprocess.Popen(
+        [*map(str, command), *settings], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **QUIET, "GLOO_SOCKET_IFNAME": "lo"}, start_new_session=True,
+    )  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_two_nodes_train_as_one_process_does(corpus, alone, tmp_path):
+    port = free_port()
+    said = ended([node(rank, port, corpus, tmp_path, *settings("plain")) for rank in range(2)])
+    assert_same(alone / "plain", tmp_path)
+    assert "valid bound" in said[0]
+    assert "valid bound" not in said[1]
+
+
+def test_when_a_node_is_lost_the_other_ends_with_one_line(corpus, tmp_path):
+    port, long = free_port(), [*settings("plain"), "training.max_steps=100000"]
+    nodes = [node(rank, port, corpus, tmp_path / "run", *long) for rank in range(2)]
+    under_way(tmp_path / "run", nodes[0])
+    for child in [*children(nodes[1]), nodes[1].pid]:
+        os.kill(child, signal.SIGKILL)
+    _, said = nodes[0].communicate(timeout=60)
+    nodes[1].communicate()
+    assert nodes[0].returncode != 0
+    complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
+    assert len(complaints) == 1, said
+    assert "--resume" in complaints[0]
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
+
+
 def test_parts_that_cannot_be_shared_out_are_refused(corpus, tmp_path, monkeypatch):
     from midsentence import processes
 
@@ -123,15 +181,8 @@ def test_when_one_is_killed_all_end_with_one_line(corpus, tmp_path):
         [sys.executable, "-m", "midsentence", *map(str, command), *asked],
         stderr=subprocess.PIPE, text=True, env={**os.environ, **QUIET},
     )  # fmt: skip
-    steps = tmp_path / "run" / "metrics.jsonl"
-    while not steps.exists() or steps.stat().st_size < 2000:
-        assert parent.poll() is None, parent.stderr.read()
-        time.sleep(0.1)
-    found = subprocess.run(
-        ["pgrep", "-P", str(parent.pid)], capture_output=True, text=True, check=True
-    )
-    victim = int(found.stdout.split()[1])
-    os.kill(victim, signal.SIGKILL)
+    under_way(tmp_path / "run", parent)
+    os.kill(children(parent)[1], signal.SIGKILL)
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 1
     complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
@@ -148,10 +199,7 @@ def test_ctrl_c_saves_once_and_all_end(corpus, tmp_path):
         [sys.executable, "-m", "midsentence", *command], stderr=subprocess.PIPE, text=True,
         env={**os.environ, **QUIET}, start_new_session=True,
     )  # fmt: skip
-    steps = tmp_path / "run" / "metrics.jsonl"
-    while not steps.exists() or steps.stat().st_size < 2000:
-        assert parent.poll() is None, parent.stderr.read()
-        time.sleep(0.1)
+    under_way(tmp_path / "run", parent)
     os.killpg(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 130, said

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from .parts.decoders import Decoder
-from .parts.head import BagOfWords, Head
+from .parts.head import BagOfWords, Head, has_bfloat16_layers
 from .parts.labels import Labels
 from .parts.refinement import Refinement
 from .text.batches import Batch
@@ -141,11 +141,12 @@ class VAE(nn.Module):
         return self.labels.prior(p, labels, count)
 
     def _products(self) -> torch.autocast:
-        """Whole sentences are read and scored by bf16 products where `precision` says so.
+        """Whole sentences are read and scored by bf16 products where `precision` says so; by a
+        processor whose LSTM has none, only the head's are bf16.
 
         Densities, sums over words and everything that is written step by step stay in fp32.
         """
-        fast = self.head.products() == torch.bfloat16
+        fast = self.head.products() == torch.bfloat16 and has_bfloat16_layers(self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     def log_px(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "K B"]:

@@ -133,6 +133,15 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def has_bfloat16_layers(device: torch.device) -> bool:
+    """Can every layer run in bf16 here, natively or not? oneDNN has no such LSTM for processors
+    without AVX-512, and torch asks nothing else for one."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return True
+    found: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return found
+
+
 class _TargetLogProb(torch.autograd.Function):
     """log softmax(h W' + b)[target] by rows, with the gradient written out.
 
