@@ -53,6 +53,11 @@ def after_each_failure(folder, act, number, for_ever):
         yield disk.seen
 
 
+def test_all_files_of_a_run_may_be_read_by_whom_the_umask_lets(run):
+    kinds = {p.relative_to(run).as_posix(): p.stat().st_mode for p in run.rglob("*") if p.is_file()}
+    assert {mode & 0o777 for mode in kinds.values()} == {kinds["config.toml"] & 0o777}, kinds
+
+
 @pytest.mark.parametrize("for_ever", [False, True])
 @pytest.mark.parametrize("number", TROUBLES)
 def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path, number, for_ever):

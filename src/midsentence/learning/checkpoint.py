@@ -26,8 +26,11 @@ FILES = ("tensors.safetensors", "state.json")
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raises OSError, also where safetensors has an error of its own."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.touch()
+    usual = path.stat().st_mode  # safetensors itself would let nobody but the owner read
     try:
         save_file(held, path)
+        path.chmod(usual)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error), str(path)) from None
 
