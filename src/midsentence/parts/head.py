@@ -25,9 +25,9 @@ BLOCK = 128
 class Head(nn.Module):
     """log p(word | hidden) = log softmax(W h + b), without <pad> and <s>.
 
-    `log_prob` never holds (M x V) in fp32: with bf16 products the unnormalised probabilities are
-    kept once, in bf16; in fp32 they are made chunk by chunk and once more for the gradient. Sums
-    over words and the target's own logit are fp32 either way.
+    `log_prob` never holds (M x V) in fp32 beyond a chunk: with bf16 products the unnormalised
+    probabilities are kept once, in bf16; in fp32 they are made chunk by chunk and, unless one chunk
+    is all, once more for the gradient. Sums over words and the target's own logit are fp32 anyway.
 
     tied: the word embedding of the decoder is W (Press & Wolf 2017; Inan et al. 2017); when it is
     narrower or wider than the hidden states, a linear map stands between.
@@ -159,7 +159,8 @@ class _TargetLogProb(torch.autograd.Function):
     ) -> Tensor:
         own = (hidden * table[target + FIRST]).sum(1) + bias[target]
         words = _words(table, bias, kind)
-        keep = kind == torch.bfloat16 and any(ctx.needs_input_grad)
+        small = kind == torch.bfloat16 or len(hidden) == _rows(hidden, words)
+        keep = small and any(ctx.needs_input_grad)
         shift, others, kept = own.clone(), torch.empty_like(own), []
         room = None if keep else _room(hidden, words)
         for rows in _chunks(hidden, words, whole=keep):
