@@ -1,16 +1,19 @@
-"""Forward and reverse perplexity of what runs write: python benchmarks/samples.py RUN... [--lm LM]
+"""How good what runs write is, beside real text: python benchmarks/samples.py RUN... [--lm LM]
 
 Forward: samples scored by a language model trained on the real text (fluency). Reverse: held-out
 real text scored by language models trained on the samples alone (variety too: what a run never
-writes costs it here; Zhao et al. 2018, "Adversarially Regularized Autoencoders"). Under the prior a
-run was trained with and, where there is one, under its fitted prior (`midsentence fit-prior`); real
-text itself is the reference. All runs are of one corpus.
+writes costs it here; Zhao et al. 2018, "Adversarially Regularized Autoencoders"). Then, by words
+split at spaces: self-BLEU, distinct-2, the share that is no training sentence, the distance to the
+nearest one (`measuring.quality`). Under the prior a run was trained with and, where there is one,
+under its fitted prior (`midsentence fit-prior`); real text itself is the reference. All runs are of
+one corpus.
 """
 
 import argparse
 import math
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,9 @@ import numpy as np
 import torch
 
 from midsentence import TextVAE, config
+from midsentence.appraisal import COMPARED, NEAREST, WRITTEN
 from midsentence.learning import trainer
+from midsentence.measuring import quality
 from midsentence.measuring.likelihood import InMemory, importance_weighted
 from midsentence.text.corpus import Corpus
 from midsentence.text.readers import Line
@@ -66,6 +71,22 @@ def score(model: TextVAE, lines: Sequence[str]) -> Scored:
     log_p, _ = importance_weighted(model.vae, sentences, 1)
     unknown = sum(line.count(UNK) for line in ids) / max(1, sum(map(len, ids)))
     return Scored(-log_p, sentences.lengths + 1, unknown)
+
+
+def counted(lines: Sequence[str], train: Sequence[str]) -> dict[str, float]:
+    """Figures that need no model; words are what stands between spaces."""
+    numbers: defaultdict[str, int] = defaultdict(lambda: len(numbers))
+    written, known = (
+        [[numbers[word] for word in line.split()] for line in part]
+        for part in (lines[:WRITTEN], train)
+    )
+    beside = [known[i] for i in np.random.default_rng(0).permutation(len(known))[:COMPARED]]
+    return {
+        "self-BLEU": quality.self_bleu(written),
+        "distinct-2": quality.distinct(written, 2),
+        "novel": quality.novelty(written, known),
+        "nearest": float(quality.nearest(written[:NEAREST], beside).mean()),
+    }
 
 
 def language_model(
@@ -137,10 +158,13 @@ def main() -> None:
                 backward.append(score(model, test).perplexity())
             print(f"| {what} | {prior} | {forward.tokens.mean() - 1:.1f} | "
                   f"{100 * forward.unknown:.1f} | {told(forward.perplexity())} | "
-                  f"{told(several(backward))} |", flush=True)  # fmt: skip
+                  f"{told(several(backward))} | "
+                  + " | ".join(f"{100 * x:.1f}" for x in counted(judged, text["train"]).values())
+                  + " |", flush=True)  # fmt: skip
 
-        print("| sentences of | prior | words | unknown, % | forward PPL | reverse PPL |")
-        print("|---|---|---|---|---|---|", flush=True)
+        print("| sentences of | prior | tokens | unknown, % | forward PPL | reverse PPL | "
+              "self-BLEU, % | distinct-2, % | novel, % | nearest, % |")  # fmt: skip
+        print(f"|---|---|{'---|' * 8}", flush=True)
         # Training text for the reverse models, but held-out text before the judge, who knows it.
         row("real text", "–", [some(text["train"], asked.n, s) for s in range(asked.repeats)], test)
         for run in asked.runs:
@@ -157,7 +181,10 @@ def protocol(asked: argparse.Namespace, judge: TextVAE, held_out: int) -> str:
         f"steps for each {asked.n:,} samples, of which {HELD_OUT:.0%} choose its best weights, on "
         f"{held_out:,} held-out real sentences. Everything in the judge's tokens "
         f"({judge.tokenizer.kind}, {judge.tokenizer.vocab_size:,}), `</s>` counted; ± standard "
-        "errors, over sentences and, for reverse, over models."
+        "errors, over sentences and, for reverse, over models. By words: self-BLEU and distinct-2 "
+        f"of {WRITTEN:,}; novel, those that are no training sentence; nearest, the edit distance to "
+        f"the nearest of {COMPARED:,} training sentences over the longer one's length, mean of "
+        f"{NEAREST}."
     )
 
 

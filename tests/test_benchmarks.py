@@ -286,6 +286,15 @@ def test_a_model_of_the_real_text_prefers_it(home, tmp_path):
     assert model.tokenizer.encode(LINES) == tokenizer.encode(LINES)
 
 
+def test_what_is_counted_of_samples_is_by_words():
+    known = ["anna sees a book", "ben likes the sea"]
+    found = samples.counted(["anna sees a book", "anna sees a tree", "anna sees a book"], known)
+    assert found["novel"] == pytest.approx(1 / 3)
+    assert found["distinct-2"] == pytest.approx(4 / 9)
+    assert found["nearest"] == pytest.approx((0 + 1 / 4 + 0) / 3)
+    assert found["self-BLEU"] > samples.counted(known, known)["self-BLEU"]
+
+
 def test_a_run_without_a_fitted_prior_has_one_source(home):
     assert [name for name, _ in samples.sources(home / "default")] == ["normal"]
     assert [name for name, _ in samples.sources(home / "lm")] == ["–"]
