@@ -181,8 +181,8 @@ def protocol(asked: argparse.Namespace, judge: TextVAE, held_out: int) -> str:
         f"steps for each {asked.n:,} samples, of which {HELD_OUT:.0%} choose its best weights, on "
         f"{held_out:,} held-out real sentences. Everything in the judge's tokens "
         f"({judge.tokenizer.kind}, {judge.tokenizer.vocab_size:,}), `</s>` counted; ± standard "
-        "errors, over sentences and, for reverse, over models. By words: self-BLEU and distinct-2 "
-        f"of {WRITTEN:,}; novel, those that are no training sentence; nearest, the edit distance to "
+        "errors, over sentences and, for reverse, models. By words: self-BLEU and distinct-2 "
+        f"of {WRITTEN:,}; novel, what is no training sentence; nearest, the edit distance to "
         f"the nearest of {COMPARED:,} training sentences over the longer one's length, mean of "
         f"{NEAREST}."
     )

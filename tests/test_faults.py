@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,27 @@ def test_two_trainings_into_one_folder_are_refused(corpus, tmp_path):
     asked = [*FAST, "training.max_steps=2", "training.parts=1"]
     pipeline.train(corpus, out, settings=asked, listener=another)
     assert Path(out, "report.html").exists()
+
+
+def test_two_that_prepare_one_corpus_at_once_do_not_collide(corpus, tmp_path):
+    """The second is refused while the first is still reading, and harms nothing."""
+    pipe, out = tmp_path / "pipe", tmp_path / "run"
+    os.mkfifo(pipe)
+    asked = [part for s in [*FAST, "training.max_steps=2"] for part in ("--set", s)]
+    command = [sys.executable, "-m", "midsentence", "train"]
+    first = subprocess.Popen([*command, pipe, "--out", out, *asked])
+    with pipe.open("w") as file:  # opens as soon as the first one reads
+        file.write("anna likes bread\n" * 50)
+        file.flush()
+        second = subprocess.run(
+            [*command, corpus, "--out", out, *asked], capture_output=True, text=True, check=False
+        )
+        file.write(Path(corpus).read_text())
+    assert second.returncode == 1
+    assert "another process is training into" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert first.wait(60) == 0
+    assert len(TextVAE.from_pretrained(out).sample(2)) == 2
 
 
 def test_records_cut_in_their_middle_are_no_obstacle(corpus, run, tmp_path):
