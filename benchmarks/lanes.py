@@ -28,7 +28,7 @@ LATENT, DROPOUT, MOST_WORDS, SAMPLES = 32, 0.5, 100, 500
 class Ours:
     """midsentence, through its public functions."""
 
-    def __init__(self, folder: Path, size: str, precision: str):
+    def __init__(self, folder: Path, size: str, precision: str, settings: list[str]):
         from midsentence import config
         from midsentence.evaluation import pick
         from midsentence.text.corpus import Corpus
@@ -44,7 +44,7 @@ class Ours:
             "ptb",
             None,
             [*reads, *writes, f"decoder.dropout={DROPOUT}", "head.tied=false",
-             "encoder.pooling=last", f"precision={precision}", "training.epochs=1000"],
+             "encoder.pooling=last", f"precision={precision}", "training.epochs=1000", *settings],
         )  # fmt: skip
         self.config.seed = 1
         if size == "yahoo":
@@ -199,11 +199,15 @@ class Peer:
         return {"rate": count / took, "lines": lines}
 
 
-def serve(lane: str, folder: Path, size: str, other: str, threads: int) -> None:
+def serve(
+    lane: str, folder: Path, size: str, other: str, threads: int, settings: list[str]
+) -> None:
     """Answer tasks, a JSON line each, until standard input ends."""
     torch.set_num_threads(threads)
     answers, sys.stdout = sys.stdout, sys.stderr
-    worker: Any = Ours(folder, size, other) if lane == "ours" else Peer(folder, size, Path(other))
+    worker: Any = (
+        Ours(folder, size, other, settings) if lane == "ours" else Peer(folder, size, Path(other))
+    )
     for line in sys.stdin:
         task, arguments = json.loads(line)
         if task == "memory":

@@ -1,8 +1,9 @@
 """What bf16 products cost: python benchmarks/precision.py TRAIN VALID TEST [--steps N] [--seeds ..]
 
 Trains the recipe `ptb` in bf16 and in fp32 for the same steps from the same seeds and compares the
-validation bounds (float32 arithmetic for both). Then holds log p(x|z) of 200 test sentences, eight
-latents each, of one of the models, in either precision, against float64.
+validation bounds (float32 arithmetic for both) and the time. --settings A B compares two other
+settings so, head.gradient_words=1024 and head.gradient_words=0 for one. Then holds log p(x|z) of
+200 test sentences, eight latents each, of one of the models, in either precision, against float64.
 """
 
 import argparse
@@ -21,14 +22,15 @@ from midsentence.text.corpus import Corpus, prepare
 from midsentence.vae import VAE
 
 
-def trained(corpus: Corpus, out: Path, seed: int, steps: int, precision: str) -> TextVAE:
-    settings = config.compose(
-        "ptb", None, [f"precision={precision}", f"training.max_steps={steps}"]
-    )
+def trained(
+    corpus: Corpus, out: Path, seed: int, steps: int, setting: str
+) -> tuple[TextVAE, float]:
+    """The model, and the seconds that it took."""
+    settings = config.compose("ptb", None, [setting, f"training.max_steps={steps}"])
     settings.seed = seed
     out.mkdir()
-    trainer.train(settings, corpus, out)
-    return TextVAE.from_pretrained(out)
+    seconds = trainer.train(settings, corpus, out).seconds
+    return TextVAE.from_pretrained(out), seconds
 
 
 def log_px(vae: VAE, store: Sentences, precision: str, kind: torch.dtype) -> np.ndarray:
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("texts", nargs=3, metavar=("TRAIN", "VALID", "TEST"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--settings", nargs=2, default=["precision=bfloat16", "precision=float32"])
     asked = parser.parse_args()
     train, valid, test = asked.texts
     with tempfile.TemporaryDirectory() as name:
@@ -58,22 +61,24 @@ def main() -> None:
         corpus = prepare(train, folder / "corpus", valid=valid, test=test,
                          tokenizer_settings={"kind": "word"})  # fmt: skip
         print(f"validation bound after {asked.steps} steps, nats a sentence\n")
-        print("| seed | bf16 | fp32 | difference |\n|---|---|---|---|", flush=True)
+        print("| seed | {} | {} | difference | time |".format(*asked.settings))
+        print("|---|---|---|---|---|", flush=True)
         differences = []
         for seed in asked.seeds:
-            bounds = []
-            for precision in ("bfloat16", "float32"):
-                model = trained(
-                    corpus, folder / f"{seed}-{precision}", seed, asked.steps, precision
-                )
+            bounds, times = [], []
+            for number, setting in enumerate(asked.settings):
+                out = folder / f"{seed}-{number}"
+                model, seconds = trained(corpus, out, seed, asked.steps, setting)
+                times.append(seconds)
                 model.vae.head.precision = "float32"
                 bounds.append(bound(model.vae, corpus.valid)["elbo"])
             differences.append((bounds[0] - bounds[1]) / -bounds[1])
             print(
-                f"| {seed} | {bounds[0]:.3f} | {bounds[1]:.3f} | {differences[-1]:+.2%} |",
+                f"| {seed} | {bounds[0]:.3f} | {bounds[1]:.3f} | {differences[-1]:+.2%} "
+                f"| {times[0] / times[1]:.2f} |",
                 flush=True,
             )
-        print(f"| mean | | | {np.mean(differences):+.2%} |\n")
+        print(f"| mean | | | {np.mean(differences):+.2%} | |\n")
         some = pick(corpus.test, 200, seed=0)
         exact = log_px(model.vae, some, "float32", torch.float64)
         print("| log p(x|z), 200 sentences | mean against float64 | rms a sentence, nats |")

@@ -1,7 +1,9 @@
 """Speed, beside the reference: python benchmarks/speed.py TRAIN TEST [--config ptb|yahoo] [--json]
 
 Training words/s, IW-500 sentences/s, greedy, sampling and beam-5 sentences/s, peak memory in
-training, and the share of this machine's measured bf16 product peak that training reaches. With
+training, and the share of this machine's measured product peak that training reaches (bf16 where
+the processor has it, else fp32). --set trains ours with other settings, as
+--set head.gradient_words=1024. With
 --peer CHECKOUT the same tasks are done by vae-lagging-encoder at the same sizes, in turn with ours,
 and on the same weights where something is evaluated or written. benchmarks/README.md says how to
 read it. Without TRAIN and TEST, --config yahoo draws text with Yahoo's statistics.
@@ -21,7 +23,11 @@ import numpy as np
 import torch
 
 from lanes import LATENT, SIZES, serve
+from midsentence.parts.head import has_fast_bfloat16
 from midsentence.text.corpus import prepare
+
+KIND = torch.bfloat16 if has_fast_bfloat16(torch.device("cpu")) else torch.float32
+PEAK = f"{str(KIND).removeprefix('torch.')} peak, GFLOP/s"
 
 
 def main() -> None:
@@ -36,6 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of training a round")
     parser.add_argument("--warm", type=int, default=600, help="steps before anything is written")
     parser.add_argument("--precision", default="auto", help="precision of ours")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of ours, a.b=c")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -82,7 +89,7 @@ def measure(asked: argparse.Namespace, folder: Path, train: Path, test: Path) ->
 
     written: dict[str, list[str]] = {}
     if "train" in tasks:
-        found["bf16 peak, GFLOP/s"] = {"ours": [product_peak(asked.threads)]}
+        found[PEAK] = {"ours": [product_peak(asked.threads)]}
         by_32 = {"steps": asked.steps, "batch": 32}
         rounds("training, batch 32, words/s", **dict.fromkeys(lanes, ("train", by_32)))
         own = {"ours": ("train", by_32 | {"batch": None}), "peer": ("train", by_32)}
@@ -117,7 +124,7 @@ class Lane:
 
     def __init__(self, folder: Path, name: str, other: str, asked: argparse.Namespace):
         command = [sys.executable, __file__, "--lane", name, str(folder), asked.config, other,
-                   str(asked.threads)]  # fmt: skip
+                   str(asked.threads), *asked.set]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -138,12 +145,12 @@ class Lane:
 
 
 def product_peak(threads: int) -> float:
-    """The best of many bf16 products of the sizes that training makes, GFLOP/s."""
+    """The best of many products of the sizes that training makes, GFLOP/s."""
     torch.set_num_threads(threads)
     best = 0.0
     for m, k, n in ((1024, 1024, 10_000), (2048, 2048, 2048), (1024, 256, 10_000)):
-        a, b = torch.randn(m, k).bfloat16(), torch.randn(k, n).bfloat16()
-        out = torch.empty(m, n, dtype=torch.bfloat16)
+        a, b = torch.randn(m, k).to(KIND), torch.randn(k, n).to(KIND)
+        out = torch.empty(m, n, dtype=KIND)
         for _ in range(12):
             began = time.perf_counter()
             torch.mm(a, b, out=out)
@@ -204,14 +211,14 @@ def table(found: dict[str, Any], asked: argparse.Namespace) -> str:
     trained = found.get("training, default batch, words/s")
     if trained:
         done = statistics.median(trained["ours"]) * found["flop a word"]["ours"][0] / 1e9
-        share = done / found["bf16 peak, GFLOP/s"]["ours"][0]
-        rows.append(f"| share of the bf16 peak in training | {share:.1%} | | |")
+        share = done / found[PEAK]["ours"][0]
+        rows.append(f"| share of that peak in training | {share:.1%} | | |")
     return "\n".join(rows)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--lane"]:
-        lane, folder, size, other, threads = sys.argv[2:]
-        serve(lane, Path(folder), size, other, int(threads))
+        lane, folder, size, other, threads, *settings = sys.argv[2:]
+        serve(lane, Path(folder), size, other, int(threads), settings)
     else:
         main()

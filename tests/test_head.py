@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from midsentence.parts import head as module
+from midsentence.parts import log_softmax as module
 from midsentence.parts.head import BagOfWords, Head
+from midsentence.parts.log_softmax import draw_words
 
 V, H, M = 53, 16, 37
 
@@ -77,6 +78,68 @@ def test_bfloat16_products_stay_close_and_sums_are_wide(tied):
     theirs = torch.autograd.grad((exact * weight).sum(), asked)
     for a, b in zip(ours, theirs, strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
+
+
+def gradients(head, hidden, log_prob, weight):
+    return torch.autograd.grad((log_prob * weight).sum(), [hidden, *head.parameters()])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("chunk", [3 * V, 1 << 22])
+def test_a_sampled_gradient_has_the_exact_value_and_the_exact_mean(monkeypatch, tied, chunk):
+    """Weights of either sign, as importance weighting and doubly reparameterised gradients have."""
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    torch.manual_seed(1)
+    head = make(tied, precision="float32", gradient_words=12).double()
+    hidden, targets, weight = inputs(torch.float64)
+    weight = weight - 0.3
+    exact = plain(head, hidden, targets)
+    true = torch.cat([g.flatten() for g in gradients(head, hidden, exact, weight)])
+    found = []
+    for _ in range(2000):
+        sampled = head.log_prob(hidden, targets)
+        assert torch.allclose(sampled, exact, atol=1e-12)
+        found.append(torch.cat([g.flatten() for g in gradients(head, hidden, sampled, weight)]))
+    found = torch.stack(found)
+    off = (found.mean(0) - true) / (found.std(0) / len(found) ** 0.5 + 1e-9)
+    assert 0.4 < off.square().mean() < 1.8  # in standard errors, of some forty independent draws
+    assert off.abs().max() < 5.5
+    every = gradients(head, hidden, head.eval().log_prob(hidden, targets), weight)
+    assert torch.allclose(torch.cat([g.flatten() for g in every]), true)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gradient_by_all_words_but_one_is_nearly_exact(precision):
+    head = make(False, precision=precision, gradient_words=V - 3)
+    hidden, targets, weight = inputs(torch.float32)
+    exact = gradients(head, hidden, plain(head, hidden, targets), weight)
+    for a, b in zip(
+        gradients(head, hidden, head.log_prob(hidden, targets), weight), exact, strict=True
+    ):
+        assert (a - b).norm() < 0.03 * b.norm()
+
+
+def test_words_are_drawn_as_often_as_their_weights_say():
+    torch.manual_seed(0)
+    mass = torch.rand(40) ** 6
+    times, weights = torch.zeros(40), torch.zeros(40)
+    for _ in range(4000):
+        words, weight = draw_words(mass, 10)
+        assert len(set(words.tolist())) == 10
+        times[words] += 1
+        weights[words] = weight
+    drawn = times > 0
+    assert drawn[mass > mass.median()].all()
+    chance = 1 / weights[drawn]
+    error = (chance * (1 - chance) / 4000).sqrt() + 1e-6
+    assert ((times[drawn] / 4000 - chance).abs() < 5 * error).all()
+    assert (weights[mass.argsort(descending=True)[:3]] == 1).all()  # the heaviest are certain
+
+
+def test_one_word_that_has_all_the_mass_and_none_are_drawn_from_too():
+    for mass in (torch.zeros(20), torch.nn.functional.one_hot(torch.tensor(4), 20).float()):
+        words, weights = draw_words(mass, 5)
+        assert len(words.unique()) == 5 and weights.isfinite().all()
 
 
 def test_a_certain_word_never_gets_more_than_probability_one():

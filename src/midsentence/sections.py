@@ -35,6 +35,7 @@ class TokenizerSettings(Section):
 class HeadSettings(Section):
     tied: bool = False
     label_smoothing: float = 0.0
+    gradient_words: int = 0
 
 
 def _label(name: str) -> str:

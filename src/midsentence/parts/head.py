@@ -1,25 +1,11 @@
 """The vocabulary head: hidden states -> log-probabilities of words. Most of the time goes here."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
-
-FIRST = 2
-"""<pad> and <s> are never written, so the head has no rows for them: row r is word r + FIRST."""
-
-CHUNK = 1 << 23
-"""Logits made at once, rows x words: 32 MB in fp32, 16 MB in bf16."""
-
-FAR = 1e30
-"""The odds against a target beyond which its own logit is no good shift for its row."""
-
-BLOCK = 128
-"""Words summed together before the sum of all is taken."""
+from .log_softmax import FIRST, TargetLogProb
 
 
 class Head(nn.Module):
@@ -28,11 +14,15 @@ class Head(nn.Module):
     `log_prob` never holds (M x V) in fp32 beyond a chunk: with bf16 products the unnormalised
     probabilities are kept once, in bf16; in fp32 they are made chunk by chunk and, unless one chunk
     is all, once more for the gradient. Sums over words and the target's own logit are fp32 anyway.
+    The kernel is `parts.log_softmax`.
 
     tied: the word embedding of the decoder is W (Press & Wolf 2017; Inan et al. 2017); when it is
     narrower or wider than the hidden states, a linear map stands between.
     label_smoothing: in training every word takes this part of the target's place, evenly (Szegedy
     et al. 2016, section 7). Bounds reported while training are then of the smoothed target.
+    gradient_words: so many words carry the gradient of a training step's normaliser, drawn anew
+    each time where there are more; 0: all do. Values are exact either way, and the gradient's mean
+    (`parts.log_softmax`); it spares most of two of the head's three products.
     precision: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the processor multiplies it
     natively).
     """
@@ -45,14 +35,18 @@ class Head(nn.Module):
         tied: bool = False,
         precision: str = "auto",
         label_smoothing: float = 0.0,
+        gradient_words: int = 0,
     ):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError("head.label_smoothing is a part of the probability: 0 to below 1")
         if precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"precision = {precision!r}: use auto, float32 or bfloat16")
+        if gradient_words < 0:
+            raise UserError("head.gradient_words is a number of words; 0 is all of them")
         vocab, width = embedding.weight.shape
         self.tied, self.precision, self.label_smoothing = tied, precision, label_smoothing
+        self.gradient_words = gradient_words
         self.map = nn.Linear(hidden, width) if tied and width != hidden else None
         if tied:
             self.table = embedding.weight
@@ -67,8 +61,10 @@ class Head(nn.Module):
         """log p(target | hidden) in nats, one a row."""
         if self.map is not None:
             hidden = self.map(hidden)
-        kind = self.products()
-        found: Tensor = _TargetLogProb.apply(hidden, self.table, self.bias, targets - FIRST, kind)
+        found: Tensor = TargetLogProb.apply(
+            hidden, self.table, self.bias, targets - FIRST, self.products(),
+            self.gradient_words if self.training else 0,
+        )  # fmt: skip
         if self.training and self.label_smoothing:
             # The normaliser is the same for every word: only the logits are mixed.
             mean = hidden @ self.table[FIRST:].mean(0) + self.bias.mean()
@@ -140,134 +136,6 @@ def has_bfloat16_layers(device: torch.device) -> bool:
         return True
     found: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return found
-
-
-class _TargetLogProb(torch.autograd.Function):
-    """log softmax(h W' + b)[target] by rows, with the gradient written out.
-
-    Every row is shifted by its target's own logit, which is exact: with e = exp(logits - own) and
-    s the sum of e over the *other* words, log p = -log(1 + s), and no maximum has to be looked for.
-    Where s passes FAR a chunk of rows is done again, shifted by its maxima. The gradient
-    is s / (1 + s) at the target and -e / (1 + s) elsewhere; the row's weight multiplies the small
-    (M, H) side of the two products, so the (M, V) side is touched by the product, one exp and one
-    sum, and by nothing else.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor, kind: torch.dtype
-    ) -> Tensor:
-        own = (hidden * table[target + FIRST]).sum(1) + bias[target]
-        words = _words(table, bias, kind)
-        small = kind == torch.bfloat16 or len(hidden) == _rows(hidden, words)
-        keep = small and any(ctx.needs_input_grad)
-        shift, others, kept = own.clone(), torch.empty_like(own), []
-        room = None if keep else _room(hidden, words)
-        for rows in _chunks(hidden, words, whole=keep):
-            e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
-            others[rows] = _row_sums(e)
-            if not (others[rows] < FAR).all():
-                shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1)
-                e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
-                others[rows] = _row_sums(e)
-            if keep:
-                kept.append(e)
-        total = others + (own - shift).exp()
-        ctx.save_for_backward(hidden, table, target, words, shift, others, total, *kept)
-        return (own - shift - total.log()).clamp_max(0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, table, target, words, shift, others, total, *kept = ctx.saved_tensors
-        w = words[:, : table.shape[1]]
-        rest = -grad / total
-        scaled, weights = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
-        d_hidden = torch.empty_like(hidden)
-        d_table, d_bias = torch.empty_like(table), hidden.new_zeros(len(w))
-        d_table[:FIRST] = 0
-        room = None if kept else _room(hidden, words)
-        for chunk, rows in enumerate(_chunks(hidden, words, whole=bool(kept))):
-            if kept:
-                e = kept[0]
-            else:
-                e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
-            product = e.t() @ scaled[rows]
-            if chunk:
-                d_table[FIRST:] += product
-            else:
-                d_table[FIRST:] = product
-            d_bias += (weights[:, rows] @ e)[0]
-            d_hidden[rows] = (e @ w).to(hidden.dtype)
-        at_target = grad * others / total
-        d_hidden = d_hidden * rest[:, None] + table[target + FIRST] * at_target[:, None]
-        d_table.index_add_(0, target + FIRST, hidden * at_target[:, None])
-        d_bias.index_add_(0, target, at_target)
-        return d_hidden, d_table, d_bias, None, None
-
-
-def _rows(hidden: Tensor, words: Tensor) -> int:
-    """Of a chunk."""
-    return min(max(1, CHUNK // len(words)), len(hidden))
-
-
-def _room(hidden: Tensor, words: Tensor) -> Tensor:
-    """Where chunk after chunk is made: fresh memory would have to be cleared each time."""
-    return words.new_empty(_rows(hidden, words), len(words))
-
-
-def _chunks(hidden: Tensor, words: Tensor, whole: bool) -> list[slice]:
-    """`whole`: one for all rows, where what is made is kept anyway."""
-    size = (len(hidden) if whole else _rows(hidden, words)) or 1
-    return [slice(start, start + size) for start in range(0, len(hidden) or 1, size)]
-
-
-def _pair(vector: Tensor, kind: torch.dtype) -> Tensor:
-    """Two columns that sum to the vector: its value in `kind`, and what that leaves."""
-    value = vector.to(kind)
-    return torch.stack([value, (vector - value).to(kind)], 1)
-
-
-def _operand(matrix: Tensor, *columns: Tensor) -> Tensor:
-    """The matrix with columns beside it, in their precision, filled with zeros to an even width."""
-    kind, width = columns[0].dtype, matrix.shape[1] + sum(c.shape[1] for c in columns)
-    spare = columns[0].new_zeros(len(matrix), -width % 16)
-    return torch.cat([matrix.to(kind), *columns, spare], 1)
-
-
-def _words(table: Tensor, bias: Tensor, kind: torch.dtype) -> Tensor:
-    """The right side of the product: the bias rides along, and two ones for the shift.
-
-    h w + 1 b - shift 1 is then rounded once: bias and shift cost no pass over (M, V), and the
-    likeliest words, whose shifted logits are near 0, lose least in bf16.
-    """
-    b = _pair(bias, kind)
-    return _operand(table[FIRST:], b, torch.ones_like(b))
-
-
-def _logits(hidden: Tensor, words: Tensor, shift: Tensor, room: Tensor | None = None) -> Tensor:
-    down = _pair(-shift, words.dtype)
-    rows = _operand(hidden, torch.ones_like(down), down)
-    return torch.mm(rows, words.t(), out=None if room is None else room[: len(rows)])
-
-
-def _exponentials(
-    hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor, room: Tensor | None = None
-) -> Tensor:
-    """exp(logits - shift), (m, V) in the products' precision, and 0 at the target."""
-    e = _logits(hidden, words, shift, room).exp_()
-    rows = torch.arange(len(e), device=e.device)
-    return e.index_put_((rows, target), e.new_zeros(()))
-
-
-def _row_sums(e: Tensor) -> Tensor:
-    """(m,) in at least fp32. Blocks of words are summed first: reductions keep their running sum
-    in fp32, but asked for an fp32 result they would copy all of a bf16 `e` to fp32."""
-    if e.dtype != torch.bfloat16:
-        return e.sum(1)
-    whole = e.shape[1] // BLOCK * BLOCK
-    blocks = e[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
-    return blocks.sum(1, dtype=torch.float32) + e[:, whole:].sum(1, dtype=torch.float32)
 
 
 class BagOfWords(nn.Module):

@@ -1,0 +1,210 @@
+"""log softmax(h W' + b)[target], with its gradient: the hot kernel of the whole system.
+
+Products of positions x words are most of the work in training, evaluation and writing. Here they
+are kept to one forward and two backward, the matrix between them to one exp and one sum; and
+backward they may be made of a sample of the words.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+FIRST = 2
+"""<pad> and <s> are never written, so the head has no rows for them: row r is word r + FIRST."""
+
+CHUNK = 1 << 23
+"""Logits made at once, rows x words: 32 MB in fp32, 16 MB in bf16."""
+
+FAR = 1e30
+"""The odds against a target beyond which its own logit is no good shift for its row."""
+
+BLOCK = 128
+"""Words summed together before the sum of all is taken."""
+
+LEAST = 1e-3
+"""A word is drawn as if it had at least this part of the mean mass: weights are bounded."""
+
+
+class TargetLogProb(torch.autograd.Function):
+    """(M,) log-probabilities of the targets, nats; the gradient is written out.
+
+    Every row is shifted by its target's own logit, which is exact: with e = exp(logits - own) and
+    s the sum of e over the *other* words, log p = -log(1 + s), and no maximum has to be looked for.
+    Where s passes FAR a chunk of rows is done again, shifted by its maxima. The gradient
+    is s / (1 + s) at the target and -e / (1 + s) elsewhere; the row's weight multiplies the small
+    (M, H) side of the two products, so the (M, V) side is touched by the product, one exp and one
+    sum, and by nothing else.
+
+    sampled: the gradient's sum over the other words is made of so many of them (0: of all), drawn
+    by `draw_words` and weighted, so that its mean is the exact gradient. Their logits are made
+    again, and nothing of M x V outlives its chunk. The value is exact, the target's own part too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "M H"],
+        table: Float[Tensor, "V H"],
+        bias: Float[Tensor, "W"],
+        target: Int[Tensor, "M"],
+        kind: torch.dtype,
+        sampled: int,
+    ) -> Float[Tensor, "M"]:
+        own = (hidden * table[target + FIRST]).sum(1) + bias[target]
+        words = _words(table, bias, kind)
+        learns = any(ctx.needs_input_grad)
+        sampled = sampled if learns and len(hidden) and sampled < len(words) else 0
+        small = kind == torch.bfloat16 or len(hidden) == _rows(hidden, words)
+        keep = small and learns and not sampled
+        shift, others, kept = own.clone(), torch.empty_like(own), []
+        room = None if keep else _room(hidden, words)
+        mass = torch.zeros_like(bias)
+        for rows in _chunks(hidden, words, whole=keep):
+            e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
+            others[rows] = _row_sums(e)
+            if not (others[rows] < FAR).all():
+                shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1)
+                e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
+                others[rows] = _row_sums(e)
+            if sampled:
+                part = 1 / (others[rows] + (own[rows] - shift[rows]).exp())
+                mass += (part[None].to(kind) @ e)[0]
+            if keep:
+                kept.append(e)
+        total = others + (own - shift).exp()
+        chosen = weights = None
+        if sampled:
+            chosen, weights = draw_words(mass, sampled)
+            words = words[chosen]
+        ctx.save_for_backward(
+            hidden, table, target, words, shift, others, total, chosen, weights, *kept
+        )
+        return (own - shift - total.log()).clamp_max(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, table, target, words, shift, others, total, chosen, weights, *kept = (
+            ctx.saved_tensors
+        )
+        w, rest, place = words[:, : table.shape[1]], -grad / total, target
+        if chosen is not None:
+            place = chosen.new_full((len(table) - FIRST,), -1)
+            place[chosen] = torch.arange(len(chosen), device=chosen.device)
+            place, w = place[target], w * weights[:, None].to(w.dtype)
+        scaled, row = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
+        d_hidden = torch.empty_like(hidden)
+        d_table = torch.empty_like(table) if chosen is None else torch.zeros_like(table)
+        d_table[:FIRST] = 0
+        d_words = d_table[FIRST:] if chosen is None else hidden.new_empty(w.shape)
+        d_bias = hidden.new_zeros(len(w))
+        room = None if kept else _room(hidden, words)
+        for chunk, rows in enumerate(_chunks(hidden, words, whole=bool(kept))):
+            if kept:
+                e = kept[0]
+            else:
+                e = _exponentials(hidden[rows], words, place[rows], shift[rows], room)
+            product = e.t() @ scaled[rows]
+            if chunk:
+                d_words += product
+            else:
+                d_words.copy_(product)
+            d_bias += (row[:, rows] @ e)[0]
+            d_hidden[rows] = (e @ w).to(hidden.dtype)
+        if chosen is not None:
+            d_table[chosen + FIRST] = d_words * weights[:, None]
+            d_bias = d_bias.new_zeros(len(table) - FIRST).index_put_((chosen,), d_bias * weights)
+        at_target = grad * others / total
+        d_hidden = d_hidden * rest[:, None] + table[target + FIRST] * at_target[:, None]
+        d_table.index_add_(0, target + FIRST, hidden * at_target[:, None])
+        d_bias.index_add_(0, target, at_target)
+        return d_hidden, d_table, d_bias, None, None, None
+
+
+def draw_words(mass: Float[Tensor, "W"], count: int) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"]]:
+    """`count` different words, and by how much each counts: one over its chance to be drawn.
+
+    A word's chance is proportional to its mass, and 1 where that would pass 1, so whatever has most
+    mass is certain. They are drawn by equal steps along the summed chances from one random start
+    (systematic sampling with probability proportional to size: Madow 1949; the weights: Horvitz &
+    Thompson 1952).
+    """
+    size = mass.double()
+    size, order = (size + LEAST * size.mean()).clamp_min(1e-300).sort(descending=True)
+    left = count - torch.arange(len(size), device=size.device)
+    tail = size.flip(0).cumsum(0).flip(0)
+    certain = (size * left <= tail).int().argmax()
+    chance = (size * left[certain] / tail[certain]).clamp_max(1 - 1e-6)
+    chance = chance.where(left <= count - certain, 1.0)
+    steps = torch.arange(count, device=size.device) + torch.rand((), device=size.device).double()
+    drawn = torch.searchsorted(chance.cumsum(0), steps, right=True).clamp_max(len(size) - 1)
+    return order[drawn], (1 / chance[drawn]).to(mass.dtype)
+
+
+def _rows(hidden: Tensor, words: Tensor) -> int:
+    """Of a chunk."""
+    return min(max(1, CHUNK // len(words)), len(hidden))
+
+
+def _room(hidden: Tensor, words: Tensor) -> Tensor:
+    """Where chunk after chunk is made: fresh memory would have to be cleared each time."""
+    return words.new_empty(_rows(hidden, words), len(words))
+
+
+def _chunks(hidden: Tensor, words: Tensor, whole: bool) -> list[slice]:
+    """`whole`: one for all rows, where what is made is kept anyway."""
+    size = (len(hidden) if whole else _rows(hidden, words)) or 1
+    return [slice(start, start + size) for start in range(0, len(hidden) or 1, size)]
+
+
+def _pair(vector: Tensor, kind: torch.dtype) -> Tensor:
+    """Two columns that sum to the vector: its value in `kind`, and what that leaves."""
+    value = vector.to(kind)
+    return torch.stack([value, (vector - value).to(kind)], 1)
+
+
+def _operand(matrix: Tensor, *columns: Tensor) -> Tensor:
+    """The matrix with columns beside it, in their precision, filled with zeros to an even width."""
+    kind, width = columns[0].dtype, matrix.shape[1] + sum(c.shape[1] for c in columns)
+    spare = columns[0].new_zeros(len(matrix), -width % 16)
+    return torch.cat([matrix.to(kind), *columns, spare], 1)
+
+
+def _words(table: Tensor, bias: Tensor, kind: torch.dtype) -> Tensor:
+    """The right side of the product: the bias rides along, and two ones for the shift.
+
+    h w + 1 b - shift 1 is then rounded once: bias and shift cost no pass over (M, V), and the
+    likeliest words, whose shifted logits are near 0, lose least in bf16.
+    """
+    b = _pair(bias, kind)
+    return _operand(table[FIRST:], b, torch.ones_like(b))
+
+
+def _logits(hidden: Tensor, words: Tensor, shift: Tensor, room: Tensor | None = None) -> Tensor:
+    down = _pair(-shift, words.dtype)
+    rows = _operand(hidden, torch.ones_like(down), down)
+    return torch.mm(rows, words.t(), out=None if room is None else room[: len(rows)])
+
+
+def _exponentials(
+    hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor, room: Tensor | None = None
+) -> Tensor:
+    """exp(logits - shift), (m, V) in the products' precision, and 0 at the target.
+
+    A target below 0 is none of these words."""
+    e = _logits(hidden, words, shift, room).exp_()
+    at = target.clamp_min(0)[:, None]
+    return e.scatter_(1, at, e.gather(1, at).where(target[:, None] < 0, 0))
+
+
+def _row_sums(e: Tensor) -> Tensor:
+    """(m,) in at least fp32. Blocks of words are summed first: reductions keep their running sum
+    in fp32, but asked for an fp32 result they would copy all of a bf16 `e` to fp32."""
+    if e.dtype != torch.bfloat16:
+        return e.sum(1)
+    whole = e.shape[1] // BLOCK * BLOCK
+    blocks = e[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    return blocks.sum(1, dtype=torch.float32) + e[:, whole:].sum(1, dtype=torch.float32)
