@@ -1,8 +1,8 @@
 """The vocabulary head beside other ways to its figure: python benchmarks/heads.py [--positions ..]
 
-Every form gives the summed log-probability of the targets and the gradients of hidden states, table
-and bias (with few gradient words, an estimate of them). The forms take turns; a row is the median of
-the rounds, with its ratio to plain fp32. Those in bf16 only where the processor multiplies it.
+Every form gives the summed log-probability of the targets and the gradients of hidden states,
+table and bias (with few gradient words, an estimate of them). The forms take turns; a row is the
+median of the rounds, with its ratio to plain fp32. In bf16 only where the processor multiplies it.
 """
 
 import argparse
