@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check set-up clean
+.PHONY: demo test test-offline torture check set-up clean
 
 # Installs once, and again whenever what is to be installed has changed.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -19,6 +19,10 @@ demo: set-up
 
 test: set-up
 	$(BIN)/python -m pytest
+
+# The whole suite where there is no network but loopback (Linux).
+test-offline: set-up
+	unshare -rn $(BIN)/python tests/loopback.py $(BIN)/python -m pytest
 
 # Fifty kills of trainings that go on, and 2,000 flipped bits: some twenty minutes.
 torture: set-up
