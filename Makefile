@@ -24,10 +24,11 @@ test: set-up
 test-offline: set-up
 	unshare -rn $(BIN)/python tests/loopback.py $(BIN)/python -m pytest
 
-# Fifty kills of trainings that go on, and 2,000 flipped bits: some twenty minutes.
+# Fifty kills of trainings that go on, 2,000 flipped bits, trouble at every call to the disk.
 torture: set-up
 	$(BIN)/python tests/torture.py
-	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py
+	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py \
+		tests/test_faults.py tests/test_full_disk.py tests/test_hard_corpora.py
 
 check: set-up
 	$(BIN)/ruff check .
