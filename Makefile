@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check set-up clean
+.PHONY: demo test test-offline torture check set-up clean
 
 # Installs once, and again whenever what is to be installed has changed.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -20,10 +20,15 @@ demo: set-up
 test: set-up
 	$(BIN)/python -m pytest
 
-# Fifty kills of trainings that go on, and 2,000 flipped bits: some twenty minutes.
+# The whole suite where there is no network but loopback (Linux).
+test-offline: set-up
+	unshare -rn $(BIN)/python tests/loopback.py $(BIN)/python -m pytest
+
+# Fifty kills of trainings that go on, 2,000 flipped bits, trouble at every call to the disk.
 torture: set-up
 	$(BIN)/python tests/torture.py
-	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py
+	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py \
+		tests/test_faults.py tests/test_full_disk.py tests/test_hard_corpora.py
 
 check: set-up
 	$(BIN)/ruff check .

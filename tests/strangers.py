@@ -1,7 +1,7 @@
 """Folders a stranger might send, and a process that opens each under a limit and tells of it.
 
 ``python strangers.py FOLDER`` makes them all, opens each in a child of its own (2 GB more than it
-has, 10 s, every file, socket and process watched) and writes a line of JSON for each.
+has, 10 s of a processor, every file, socket and process watched), and writes a line of JSON each.
 """
 
 import json
@@ -15,13 +15,19 @@ import struct
 import sys
 import time
 import traceback
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from midsentence import TextVAE, UserError, assembly, config
+import midsentence
+from midsentence import TextVAE, UserError, assembly, config, directions, evaluation, kept
+from midsentence.learning import checkpoint, records
 from midsentence.opening import digest
+from midsentence.text import store
+from midsentence.text.corpus import Corpus, prepare
 from midsentence.text.tokenizer import Tokenizer
 
 LINES = ["the cat sat on the mat", "a dog ran in the park", "the bird sang a song"] * 9
@@ -35,18 +41,27 @@ FORBIDDEN = re.compile(
     r"socket\.|subprocess\.|os\.(exec|system|posix_spawn|spawn|fork|remove|rename|rmdir|link|symlink"
     r"|chmod|chown|truncate|putenv)|pickle\.|shutil\.|ctypes\.dlopen|urllib|http|ftplib|smtplib"
 )
-READABLE = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), "/proc/", "/sys/", "/etc/")
+LIBRARIES = (sys.prefix, sys.base_prefix, str(Path(midsentence.__file__).parent), str(HERE))
+SYSTEM = "/proc/", "/sys/devices/", "/dev/null"
+"""What may be read beside the folder: interpreter, packages, what the kernel says."""
 
 CASES = {}
-"""Name -> (what it does to an honest folder, "refused" or "opened")."""
+"""Name -> (what it does to an honest folder, "refused" or "opened", how it is opened, ...)."""
 
 
-def case(outcome="refused", kind="word", settings=(), sealed=True):
+def case(outcome="refused", kind="word", settings=(), sealed=True, door=None):
     def add(change):
-        CASES[change.__name__] = (change, outcome, kind, settings, sealed)
+        CASES[change.__name__] = (change, outcome, door or opened, kind, settings, sealed)
         return change
 
     return add
+
+
+def opened(folder):
+    model = TextVAE.from_pretrained(folder, "cpu")
+    wrote = model.sample(1, seed=1)
+    model.reconstruct(["the cat " + "a" * 60 + "!"])
+    return wrote
 
 
 class Bomb:
@@ -277,12 +292,16 @@ SETTINGS = {
 }
 
 
-def _asked(lines):
-    return lambda folder: setting(folder, *lines)
+def _named(name, lines):
+    def change(folder):
+        setting(folder, *lines)
+
+    change.__name__ = name
+    return change
 
 
 for name, lines in SETTINGS.items():
-    CASES[name] = (_asked(lines), "refused", "word", (), True)
+    case()(_named(name, lines))
 
 
 @case()
@@ -593,42 +612,248 @@ def a_fitted_prior_that_is_no_folder(folder):
     (folder / "prior").write_bytes(pickle.dumps(Bomb()))
 
 
+# --- a run's other folders and files
+
+
+def checkpoints(folder):
+    checkpoint.latest(folder / "checkpoints")
+    return []
+
+
+def corpus(folder):
+    held = Corpus.open(folder / "corpus")
+    return held.train.text(held.tokenizer, [0])
+
+
+def a_direction(folder):
+    directions.read(folder, "way")
+    return directions.names(folder)
+
+
+def records_and_tables(folder):
+    return [str(records.read(folder / "metrics.jsonl")), str(evaluation.evaluations(folder))]
+
+
+def a_checkpoint(folder, change):
+    held = {"x": torch.zeros(3)}
+    path = checkpoint.save(folder / "checkpoints", 1, held, {"position": {"step": 1}})
+    change(path)
+    reseal(path, checkpoint.FILES)
+
+
+def reseal(folder, names):
+    manifest(folder, {"format": 1, "files": {name: digest(folder / name) for name in names}})
+
+
+@case("opened", door=checkpoints)
+def checkpoint_honest(folder):
+    a_checkpoint(folder, lambda path: None)
+
+
+@case(door=checkpoints)
+def checkpoint_that_is_a_pickle(folder):
+    a_checkpoint(folder, lambda p: torch.save(Bomb(), p / "tensors.safetensors"))
+
+
+@case(door=checkpoints)
+def checkpoint_of_a_deep_state(folder):
+    a_checkpoint(folder, lambda p: (p / "state.json").write_text("[" * 900_000))
+
+
+@case(door=checkpoints)
+def checkpoint_of_a_giant_state(folder):
+    a_checkpoint(folder, lambda p: os.truncate(p / "state.json", 1 << 28))
+
+
+@case(door=checkpoints)
+def checkpoint_that_leaves_the_folder(folder):
+    a_checkpoint(folder, lambda path: None)
+    files = dict.fromkeys(("../../../secret", "state.json"), "0" * 64)
+    manifest(folder / "checkpoints" / "step-000001", {"format": 1, "files": files})
+
+
+@case(door=checkpoints)
+def checkpoint_that_is_a_pipe(folder):
+    a_checkpoint(folder, lambda path: None)
+    path = folder / "checkpoints" / "step-000001" / "state.json"
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_corpus(folder, change=lambda meta: None, then=lambda part: None):
+    path = folder.parent / f"{folder.name}.txt"
+    path.write_text("\n".join(f"{line} {i}" for i, line in enumerate(LINES)))
+    prepare(str(path), folder / "corpus", tokenizer_settings={"kind": "word"})
+    part = folder / "corpus" / "train"
+    meta = json.loads((part / "meta.json").read_text())
+    change(meta)
+    (part / "meta.json").write_text(json.dumps(meta))
+    then(part)
+    reseal(part, store.FILES)
+
+
+@case("opened", door=corpus)
+def corpus_honest(folder):
+    a_corpus(folder)
+
+
+@case(door=corpus)
+def corpus_of_objects(folder):
+    a_corpus(folder, lambda meta: meta.update(dtype="O"))
+
+
+@case(door=corpus)
+def corpus_of_a_trillion(folder):
+    a_corpus(folder, lambda meta: meta.update(sentences=10**12, tokens=10**15))
+
+
+@case(door=corpus)
+def corpus_of_less_than_nothing(folder):
+    a_corpus(folder, lambda meta: meta.update(sentences=-1, tokens=-8))
+
+
+@case(door=corpus)
+def corpus_of_unknown_words(folder):
+    a_corpus(folder, then=lambda p: (p / "tokens.bin").write_bytes(
+        b"\xff" * (p / "tokens.bin").stat().st_size))  # fmt: skip
+
+
+@case(door=corpus)
+def corpus_whose_sentences_run_backwards(folder):
+    def turn(part):
+        raw = (part / "offsets.bin").read_bytes()
+        middle = raw[8:-8]
+        (part / "offsets.bin").write_bytes(raw[:8] + middle[::-1] + raw[-8:])
+
+    a_corpus(folder, then=turn)
+
+
+@case(door=corpus)
+def corpus_of_a_deep_meta(folder):
+    a_corpus(folder, then=lambda part: (part / "meta.json").write_text("[" * 900_000))
+
+
+@case(door=corpus)
+def corpus_of_fifty_gigabytes(folder):
+    """Sparse, with sizes that agree, and no manifest whose digests would take their time."""
+    a_corpus(folder, lambda meta: meta.update(tokens=25 << 30))
+    os.truncate(folder / "corpus" / "train" / "tokens.bin", 50 << 30)
+    (folder / "corpus" / "train" / "manifest.json").unlink()
+
+
+def a_way(folder, held, about=""):
+    whole = directions.Direction(torch.ones(2), torch.ones(2), 0.0)
+    path = directions.write(folder, "way", whole)
+    if held is not None:
+        save_file(held, path / "tensors.safetensors")
+    with (path / "about.toml").open("a") as file:
+        file.write(about)
+    reseal(path, kept.FILES)
+    return path
+
+
+@case("opened", door=a_direction)
+def direction_honest(folder):
+    a_way(folder, None)
+    (folder / "directions" / "\x1b[2J").mkdir()
+
+
+@case(door=a_direction)
+def direction_that_is_a_pickle(folder):
+    path = a_way(folder, None)
+    torch.save(Bomb(), path / "tensors.safetensors")
+    reseal(path, kept.FILES)
+
+
+@case(door=a_direction)
+def direction_of_another_size(folder):
+    a_way(folder, {"vector": torch.ones(2), "weight": torch.ones(3), "bias": torch.ones(1)})
+
+
+@case(door=a_direction)
+def direction_of_nan(folder):
+    a_way(folder, {"vector": torch.ones(2), "weight": torch.ones(2) / 0, "bias": torch.ones(1)})
+
+
+@case(door=a_direction)
+def direction_without_a_bias(folder):
+    a_way(folder, {"vector": torch.ones(2), "weight": torch.ones(2), "bias": torch.ones(0)})
+
+
+@case(door=a_direction)
+def direction_of_deep_words(folder):
+    a_way(folder, None, "more = " + "[" * 100_000)
+
+
+BROKEN = {
+    "a_pickle": lambda path: path.write_bytes(pickle.dumps(Bomb()) + b"\n"),
+    "deep": lambda path: path.write_text("[" * 900_000 + "\n"),
+    "a_list": lambda path: path.write_text("[1, 2]\n"),
+    "two_gigabytes": lambda path: (path.touch(), os.truncate(path, 2 << 30)),
+    "a_pipe": os.mkfifo,
+}
+for what, write in BROKEN.items():
+    for file, short in (("metrics.jsonl", "metrics"), ("evaluation.json", "evaluation")):
+
+        def change(folder, write=write, file=file):
+            write(folder / file)
+
+        change.__name__ = f"{short}_that_are_{what}"
+        case(door=records_and_tables)(change)
+
+
+@case("opened", door=records_and_tables)
+def records_honest(folder):
+    (folder / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"cut')
+    (folder / "evaluation.json").write_text('{"test": {"nll": 1.5, "mi": null}}')
+
+
+@case()
+def weights_that_are_a_pt2(folder):
+    """An archive as torch.export writes: a zip file with a pickle in it."""
+    with zipfile.ZipFile(folder / "model.safetensors", "w") as file:
+        file.writestr("archive/archive_format", "pt2")
+        file.writestr("archive/models/model.json", "{}")
+        file.writestr("archive/data/weights/model.pt", pickle.dumps(Bomb()))
+
+
 # --- opening them
-
-
-def opened(folder):
-    model = TextVAE.from_pretrained(folder, "cpu")
-    wrote = model.sample(1, seed=1)
-    model.reconstruct(["the cat " + "a" * 60 + "!"])
-    return wrote
 
 
 def harm(folder):
     """What no folder can have done, so that it is known to be seen."""
     os.system("true")
+    for outside in ("../secret", folder.parent / "beside", "/etc/hostname"):
+        with suppress(OSError):
+            Path(outside).read_text()
     (folder.parent / "secret").write_text("x")
     return []
 
 
-def watched(folder, within, opened=opened):
+def watched(folder, door):
     """What opening the folder comes to, told as a dictionary."""
-    seen, start = [], time.monotonic()
+    seen, start = [], time.process_time()
+    inside = f"{folder}/"
+
+    def allowed(path):
+        # A link in the folder may be followed, and only that: its digest says what it must be.
+        own = os.path.normpath(folder / path).startswith(inside)
+        return own or os.path.realpath(path).startswith((*LIBRARIES, *SYSTEM))
 
     def hook(event, arguments):
         if FORBIDDEN.match(event):
             seen.append(event)
         elif event == "open" and isinstance(arguments[0], (str, bytes)):
             path, mode, flags = arguments
-            path = os.path.realpath(os.fsdecode(path))
+            path = os.fsdecode(path)
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if isinstance(flags, int) else 0
-            allowed = path.startswith((str(within), *READABLE))
-            if (writes and path != os.devnull) or not allowed:
+            if (writes and path != os.devnull) or not allowed(path):
                 seen.append(f"open {path} {mode}")
 
     sys.addaudithook(hook)
     os.chdir(folder)
     try:
-        wrote = opened(folder)
+        wrote = door(folder)
         said, outcome = "", "opened"
         if not all(line.isprintable() for line in wrote):
             said = f"it wrote {wrote!r}"
@@ -638,22 +863,23 @@ def watched(folder, within, opened=opened):
         said, outcome = traceback.format_exc(), "failed"
     return {
         "outcome": outcome, "said": said, "seen": seen,
-        "seconds": round(time.monotonic() - start, 2),
+        "seconds": round(time.process_time() - start, 2),
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "ran": Path("ran").exists(),
     }  # fmt: skip
 
 
-def in_a_child(folder, within, opened=opened):
+def in_a_child(folder, door):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whatever else the machine is doing
+        signal.alarm(12 * SECONDS)
         now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (now + MOST, now + MOST))
         with os.fdopen(write, "w") as file:
-            file.write(json.dumps(watched(folder, within, opened)))
+            file.write(json.dumps(watched(folder, door)))
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
@@ -663,17 +889,21 @@ def in_a_child(folder, within, opened=opened):
 
 
 def main(home):
-    for name, (change, outcome, kind, settings, sealed) in CASES.items():
+    made = {}
+    for name, (change, outcome, door, kind, settings, sealed) in CASES.items():
         folder = home / name
-        honest(folder, kind, settings)
+        if (kind, settings) not in made:
+            made[kind, settings] = home / f"honest-{len(made)}"
+            honest(made[kind, settings], kind, settings)
+        shutil.copytree(made[kind, settings], folder)
         change(folder)
         if sealed:
             seal(folder)
-        found = {"name": name, "wanted": outcome} | in_a_child(folder, home)
+        found = {"name": name, "wanted": outcome} | in_a_child(folder, door)
         print(json.dumps(found), flush=True)
         shutil.rmtree(folder)
     honest(home / "watcher")
-    print(json.dumps({"name": "the_watcher"} | in_a_child(home / "watcher", home, harm)))
+    print(json.dumps({"name": "the_watcher"} | in_a_child(home / "watcher", harm)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Nothing leaves the machine: a whole life of a model, with every socket watched and no network."""
 
 import json
-import shutil
 import subprocess
 import sys
+
+import pytest
 
 LIFE = """
 import json, sys
@@ -22,8 +23,11 @@ if "prove" in sys.argv:
     except OSError:
         pass
 else:
+    from importlib.util import find_spec
     from pathlib import Path
     from midsentence import TextVAE, pipeline
+    from midsentence.evaluation import evaluate_file
+    from midsentence.export import export
     from midsentence.prior_fitting import fit_prior
     from several import FAST
     corpus, out = sys.argv[1:]
@@ -31,27 +35,35 @@ else:
     fit_prior(out, "mog", ["components=2"], steps=2)
     model = TextVAE.from_pretrained(out)
     model.sample(3), model.score(["a b c"], 5), model.interpolate("a b", "b c", 3)
+    evaluate_file(model, corpus, 5)
     pipeline.write_report(Path(out))
+    export(out, out + "-published")
+    if find_spec("fastapi"):
+        from midsentence.web import explorer, server, service, watching
 print(json.dumps(tried))
 """
 
 
+APART = ["unshare", "-rn"]
+
+
+@pytest.fixture(autouse=True)
+def _apart():
+    try:
+        subprocess.run([*APART, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no network namespace can be made here")
+
+
 def lived(*arguments):
-    apart = ["unshare", "-rn"] if _can_be_apart() else []
-    command = [*apart, sys.executable, "-c", LIFE, *map(str, arguments)]
+    command = [*APART, sys.executable, "-c", LIFE, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=__file__.rpartition("/")[0])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _can_be_apart():
-    if not shutil.which("unshare"):
-        return False
-    return subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
-
-
 def test_training_and_writing_ask_nobody(tmp_path):
-    """In a network namespace without routes, where that may be had; no name is even looked up."""
+    """In a network namespace without routes, and no name is even looked up."""
     path = tmp_path / "text.txt"
     path.write_text("\n".join(f"{a} {b} {c}" for a in "abcdefg" for b in "abcde" for c in "abcd"))
     assert lived(path, tmp_path / "run") == []

@@ -3,7 +3,8 @@
     python tests/torture.py [--kills 50] [--seed 0]
 
 Half of the kills come at a random time, half at a random one of the things that are asked of the
-disk (`faults.py`); up to five in one run. What is compared by SHA-256: every tensor of the last
+disk inside `checkpoint.save` and `assembly.save` (`faults.py`); up to five in one run, in one at
+least. What is compared by SHA-256: every tensor of the last
 checkpoint, its state, the model folder, the records, and ten samples. Clocks are left out.
 """
 
@@ -76,9 +77,9 @@ def in_child(act, kill_after: float | None = None) -> int:
 
 
 def train(source: str, out: Path, settings: list[str], die_at: int = 0) -> None:
-    """What a person does: begin, or go on with what there is. Dies at the k-th call."""
+    """What a person does: begin, or go on with what there is. Dies at the k-th call in saving."""
     if die_at:
-        faults.watched(faults.Disk(out, faults.dying, die_at))
+        faults.watched(faults.Disk(out, faults.dying, die_at, saving=True))
     if (out / "config.toml").exists():
         pipeline.train(source, out, resume=True)
     else:
@@ -102,38 +103,31 @@ def fingerprint(out: Path) -> dict[str, str]:
 
 def torture(folder: Path, kills: int, seed: int, settings: dict[str, list[str]], say=print) -> int:
     """Kill and go on, `kills` times in all; the number of chains that ended otherwise."""
-    chance, source, wrong, done = random.Random(seed), small_text(folder), 0, 0
-    whole, asked, lasted = {}, {}, {}
+    chance, source, wrong, longest = random.Random(seed), small_text(folder), 0, 0
+    whole, calls, lasted, kinds = {}, {}, {}, {"time": 0, "saving": 0}
     for name, its in settings.items():
         out = folder / "whole"
         began = time.monotonic()
-        assert in_child(lambda out=out, its=its: train(source, out, its)) == 0
+        assert in_child(partial(train, source, out, its)) == 0
         lasted[name] = time.monotonic() - began
         whole[name] = fingerprint(out)
-        report, write = os.pipe()
-
-        def count(out=folder / "counted", its=its, write=write):
-            disk = faults.Disk(out, lambda what: None, 0)
-            faults.watched(disk)
-            train(source, out, its)
-            faults.watched(None)
-            os.write(write, str(disk.count).encode())
-
-        assert in_child(count) == 0
-        asked[name] = int(os.read(report, 100))
+        calls[name] = counted(source, folder / "counted", its)
         assert fingerprint(folder / "counted") == whole[name], f"{name}: two runs differ"
         for left in ("whole", "counted"):
             shutil.rmtree(folder / left)
     for name in cycle(settings):
-        if done >= kills:
+        left = kills - sum(kinds.values())
+        if not left:
             break
         out, chain = folder / "killed", []
-        while len(chain) < min(LONGEST, 1 + chance.randrange(LONGEST), kills - done):
-            at, after = 0, None
-            if (done + len(chain)) % 2:
-                at = 1 + chance.randrange(asked[name])
+        planned = min(left, LONGEST if longest < LONGEST else 1 + chance.randrange(LONGEST))
+        while len(chain) < planned:
+            kind = min(kinds, key=kinds.__getitem__)
+            at, after = 0, None  # each within its part of the run, or it would be over first
+            if kind == "saving":
+                at = 1 + chance.randrange(calls[name] // planned)
             else:
-                after = chance.random() * lasted[name]
+                after = chance.random() * lasted[name] / planned
             code = in_child(partial(train, source, out, settings[name], at), after)
             if code == 0:
                 break  # it was over first
@@ -141,8 +135,9 @@ def torture(folder: Path, kills: int, seed: int, settings: dict[str, list[str]],
                 say(f"FAILED    {name}: ended with {code} after {chain}")
                 return wrong + 1
             chain.append(f"call {at}" if at else f"{after:.2f} s")
-        done += len(chain)
-        code = in_child(lambda out=out, name=name: train(source, out, settings[name]))
+            kinds[kind] += 1
+        longest = max(longest, len(chain))
+        code = in_child(partial(train, source, out, settings[name]))
         same = code == 0 and fingerprint(out) == whole[name]
         if chain:
             say(f"{'the same' if same else 'DIFFERENT'}  {name}: killed at {', '.join(chain)}")
@@ -152,8 +147,25 @@ def torture(folder: Path, kills: int, seed: int, settings: dict[str, list[str]],
             say(f"    exit {code}; {others[:5]}")
         wrong += not same
         shutil.rmtree(out)
-    say(f"{done} kills, {wrong} chains that ended otherwise")
+    say(
+        f"{kills} kills ({kinds['saving']} inside saving), {longest} in the longest chain, "
+        f"{wrong} chains that ended otherwise"
+    )
     return wrong
+
+
+def counted(source: str, out: Path, settings: list[str]) -> int:
+    """How much is asked of the disk inside saving, by a training that is left alone."""
+    read, write = os.pipe()
+
+    def count():
+        disk = faults.Disk(out, saving=True)
+        faults.watched(disk)
+        train(source, out, settings)
+        os.write(write, str(disk.count).encode())
+
+    assert in_child(count) == 0
+    return int(os.read(read, 100))
 
 
 def main() -> None:

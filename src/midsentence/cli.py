@@ -165,4 +165,6 @@ def main() -> None:
         code = fail("interrupted", 130)
     except BrokenPipeError:
         hang_up()
+    except OSError as error:
+        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     sys.exit(code)

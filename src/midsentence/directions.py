@@ -17,6 +17,7 @@ from . import kept
 from .errors import UserError
 
 FOLDER = "directions"
+NAME = re.compile(r"\w[\w-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def fit(
 
 def place(name: str) -> str:
     """The folder of a direction. Raises UserError for a name that is not a plain word."""
-    if not re.fullmatch(r"\w[\w-]{0,63}", name):
+    if not NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name for a direction: use letters, digits, - and _")
     return f"{FOLDER}/{name}"
 
@@ -128,16 +129,18 @@ def read(run: Path, name: str) -> Direction:
         known = ", ".join(names(run)) or "none yet; `midsentence direction` makes one"
         raise UserError(f"there is no direction {name!r} in {run}. There are: {known}")
     tensors, about = kept.read(run, place(name))
-    try:
-        vector, weight, bias = (tensors[key] for key in ("vector", "weight", "bias"))
-    except KeyError:
-        raise UserError(f"{run / place(name)} is no direction: make it again") from None
+    found = [tensors.get(key, torch.empty(0)) for key in ("vector", "weight", "bias")]
+    vector, weight, bias = found
+    sizes = [tuple(value.shape) for value in found]
+    if sizes != [(len(vector.flatten()),)] * 2 + [(1,)] or not torch.cat(found).isfinite().all():
+        raise UserError(f"{run / place(name)} is no direction: make it again")
     return Direction(vector, weight, float(bias[0]), about)
 
 
 def names(run: Path) -> list[str]:
     folder = run / FOLDER
-    return sorted(p.name for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
+    there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in there if NAME.fullmatch(name))
 
 
 STEPS, LEAST_BETA, MOST_BETA = 100, 0.1, 20.0

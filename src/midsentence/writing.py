@@ -129,6 +129,19 @@ def whole_folder(target: Path, names: Sequence[str]) -> Iterator[Path]:
             flush(temporary / name)
         write_manifest(temporary, names)
         if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+            _exchange(target, temporary)
+        else:
+            temporary.rename(target)
         flush(target.parent)
+
+
+def _exchange(target: Path, new: Path) -> None:
+    """The old folder is moved aside whole, and back if the new one cannot have its name."""
+    old = new.with_suffix(".old.part")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # what is left of it is no harm: `clean`

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,16 +90,16 @@ def prepare(
     spools = {part: folder / f".{part}.jsonl" for part in PARTS}
     try:
         clean(folder)  # of what was begun by a process that was killed
-        written = {part: path.open("w", encoding="utf-8") for part, path in spools.items()}
-        try:
+        with ExitStack() as stack:
+            written = {
+                part: stack.enter_context(path.open("w", encoding="utf-8"))
+                for part, path in spools.items()
+            }
             for part, line in split(read(named, **columns), seed=seed, **fractions):
                 written[part].write(_dump(line))
             for part, own in given.items():
                 for line in read(own, **columns) if own else ():
                     written[part].write(_dump(line))
-        finally:
-            for file in written.values():
-                file.close()
         for part, path in spools.items():
             if not path.stat().st_size and part != "test":
                 mend = (
