@@ -16,6 +16,7 @@ from ..measuring.alarms import Alarms
 from ..measuring.likelihood import bound
 from ..text.batches import Batches, Budget, shuffled, usual
 from ..text.corpus import Corpus
+from ..text.store import pick
 from ..vae import VAE
 from ..weights import load_tensors, load_weights
 from ..writing import write_whole
@@ -85,6 +86,7 @@ class Trainer:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
+        self.valid = pick(corpus.valid, settings.valid_sentences, config.seed)
         self.device = assembly.pick_device(settings.device)
         self.vae = assembly.assemble(config, corpus.tokenizer.vocab_size)
         self.schedule, self.alarms = schedule(**config.beta), Alarms(config.latent)
@@ -237,7 +239,7 @@ class Trainer:
         """Measure the bound on the validation part; a better model than before is saved."""
         at = self.at
         vae.eval()
-        found = bound(vae, self.corpus.valid, seed=self.config.seed)
+        found = bound(vae, self.valid, seed=self.config.seed)
         self._record("valid", found, planned, per_epoch)
         at.aggressive = at.aggressive and found["mi"] > at.information
         at.information = found["mi"]
