@@ -142,12 +142,16 @@ def shared(
     own number, so that how many there are changes no figure.
     """
     found: list[tuple[np.ndarray, list[Tensor]]] = []
+    number = -1
     with measuring(vae, seed):
         for number, (rows, batch) in enumerate(groups(vae, sentences)):
             if number % processes.count() == processes.number():
                 torch.manual_seed(seed * 1_000_003 + number)
                 found.append((rows, list(look(batch))))
             progress(len(rows))
+        # The layers of a model in pieces are put together by all processes, equally often.
+        if processes.number() > number % processes.count():
+            look(batch)
     if processes.together():
         told = processes.gather([(rows, [each.cpu() for each in held]) for rows, held in found])
         found = [(rows, held) for one in told for rows, held in one]
