@@ -15,6 +15,7 @@ import numpy as np
 from midsentence import TextVAE, pipeline
 from midsentence.measuring.likelihood import importance_weighted, survey
 from midsentence.text.grammar import Grammar
+from midsentence.text.store import pick
 
 SEEDS = range(1, 9)
 
@@ -31,7 +32,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for run in asked.runs:
         model, corpus = TextVAE.from_pretrained(run), pipeline.Corpus.open(run / "corpus")
-        test = evaluation.pick(corpus.test, asked.sentences, seed=0)
+        test = pick(corpus.test, asked.sentences, seed=0)
         samples = asked.samples if model.latent else 1
         nll = -importance_weighted(model.vae, test, samples)[0]
         texts = corpus.test.text(corpus.tokenizer, test.rows)

@@ -30,8 +30,8 @@ class Ours:
 
     def __init__(self, folder: Path, size: str, precision: str, settings: list[str]):
         from midsentence import config
-        from midsentence.evaluation import pick
         from midsentence.text.corpus import Corpus
+        from midsentence.text.store import pick
 
         corpus = Corpus.open(folder / "corpus")
         # Validation is no part of the reference's loop either: as little of it as there can be.

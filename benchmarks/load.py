@@ -167,9 +167,10 @@ def main() -> None:
     asked = parser.parse_args()
 
     from midsentence import pipeline
+    from midsentence.text.store import pick
 
     corpus = pipeline.Corpus.open(asked.run / "corpus")
-    chosen = evaluation.pick(corpus.valid, 200, seed=0)
+    chosen = pick(corpus.valid, 200, seed=0)
     lines = [t for t in corpus.valid.text(corpus.tokenizer, chosen.rows) if len(t) < 4000]
     service = subprocess.Popen(
         [sys.executable, "-m", "midsentence", "serve", str(asked.run), "--port", "0"],

@@ -15,10 +15,10 @@ import torch
 
 from midsentence import config
 from midsentence.bundle import TextVAE
-from midsentence.evaluation import pick
 from midsentence.learning import trainer
 from midsentence.measuring.likelihood import Sentences, bound, groups
 from midsentence.text.corpus import Corpus, prepare
+from midsentence.text.store import pick
 from midsentence.vae import VAE
 
 

@@ -132,10 +132,11 @@ def measure(folder: Path, sentences: int, samples: int, threads: int) -> dict[st
 
     from midsentence import TextVAE, evaluation, pipeline
     from midsentence.measuring.likelihood import importance_weighted
+    from midsentence.text.store import pick
 
     torch.set_num_threads(threads)
     model, corpus = TextVAE.from_pretrained(folder), pipeline.Corpus.open(folder / "corpus")
-    test = evaluation.pick(corpus.test, sentences, seed=0)
+    test = pick(corpus.test, sentences, seed=0)
     table = evaluation.evaluate_store(model, test, samples=1)
     samples = samples if model.latent else 1  # without a latent one sample is exact
     log_p, error = importance_weighted(model.vae, test, samples)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from midsentence import TextVAE, config, evaluation, pipeline
+from midsentence.text.store import pick
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -233,7 +234,7 @@ def home(tmp_path_factory):
 def test_measured_is_what_evaluate_says(home, recipe, drawn):
     found = json.loads(json.dumps(remedies.measure(home / recipe, 5, 7, 1)))
     model = TextVAE.from_pretrained(home / recipe)
-    test = evaluation.pick(pipeline.Corpus.open(home / recipe / "corpus").test, 5, seed=0)
+    test = pick(pipeline.Corpus.open(home / recipe / "corpus").test, 5, seed=0)
     expected = evaluation.evaluate_store(model, test, 7)
     assert len(found["nll"]) == found["sentences"] == 5
     assert found["samples"] == drawn

@@ -201,6 +201,14 @@ def test_survey_keeps_the_sentences_order():
         assert torch.allclose(whole.mean[i], survey(vae, Lines([held[i]])).mean[0], atol=1e-10)
 
 
+def test_summaries_are_kept_only_where_they_are_asked_for():
+    vae, held = tiny(), lines(20)
+    found, less = survey(vae, held, 3), survey(vae, held, 3, summaries=False)
+    assert less.summary.shape == (20, 0)
+    for name in ("mean", "z", "log_qz", "log_pz", "log_px", "kl"):
+        assert torch.equal(getattr(found, name), getattr(less, name)), name
+
+
 def test_evaluate_divides_sums_by_sums():
     vae, held = tiny(), lines(30)
     table = evaluate(vae, held, held.sizes, 5)

@@ -87,11 +87,13 @@ def assert_same(run, other):
     mine, theirs = (checkpoint.latest(r / "checkpoints")[0] for r in (run, other))
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
-        # Attention is the same whatever is added to all keys: that gradient is nothing but
-        # rounding, which Adam takes for a direction.
-        if "qkv.bias" in name or ("in pieces" in str(run) and name.startswith("optimizer.")):
-            continue
-        assert torch.allclose(tensor.double(), theirs[name].double(), atol=1e-6), name
+        found, wanted = tensor.double(), theirs[name].double()
+        if "qkv.bias" in name:
+            # Attention is the same whatever is added to all keys: that gradient is nothing but
+            # rounding, which Adam takes for a direction.
+            third = len(found) // 3
+            found[third : 2 * third] = wanted[third : 2 * third]
+        assert torch.allclose(found, wanted, atol=1e-6), (name, (found - wanted).abs().max())
     for a, b in zip(figures(run), figures(other), strict=True):
         assert a.keys() == b.keys()
         for name, value in a.items():
@@ -99,7 +101,7 @@ def assert_same(run, other):
             assert b[name] == close, (name, a, b)
 
 
-@pytest.mark.parametrize(("count", "names"), [(2, tuple(CASES)), (4, ("plain",))])
+@pytest.mark.parametrize(("count", "names"), [(2, tuple(CASES)), (4, ("plain", "in pieces"))])
 def test_the_same_training_by_one_process_and_by_several(corpus, alone, tmp_path, count, names):
     ended(together(count, HERE / "several.py", corpus, tmp_path, 0, "afresh", *names))
     for name in names:

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from midsentence import appraisal, train
 from midsentence.cli import app
-from midsentence.evaluation import pick
 from midsentence.measuring import probing, quality
 from midsentence.text.corpus import Corpus
+from midsentence.text.store import pick
 
 A, B, C, D, E, F = range(6)
 

@@ -57,6 +57,27 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     opening.verify(out, assembly.FILES)
 
 
+def test_validation_does_not_grow_with_the_corpus(corpus, tmp_path, monkeypatch):
+    """The same few sentences each time, drawn by the seed; a part that is no larger stays whole."""
+    asked, bound = [], trainer.bound
+
+    def seen(vae, sentences, **more):
+        asked.append([sentences[i].tolist() for i in range(len(sentences))])
+        return bound(vae, sentences, **more)
+
+    monkeypatch.setattr(trainer, "bound", seen)
+    few = ["training.max_steps=6", "training.validations=2", "corpus.valid_fraction=0.2"]
+    run(corpus, tmp_path / "few", *few, "training.valid_sentences=5")
+    held = pipeline.Corpus.open(tmp_path / "few" / "corpus").valid
+    everything = [held[i].tolist() for i in range(len(held))]
+    assert len(asked) > 1 and len(asked[0]) == 5 < len(held)
+    assert all(found == asked[0] for found in asked)
+    assert all(sentence in everything for sentence in asked[0])
+    asked.clear()
+    run(corpus, tmp_path / "all", *few)
+    assert asked[0] == everything
+
+
 def test_words_a_second_leave_validation_out(corpus, tmp_path, monkeypatch):
     now = [0.0]
     clock = type("clock", (), {"monotonic": staticmethod(lambda: now[0])})

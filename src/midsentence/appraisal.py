@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from .bundle import TextVAE
-from .evaluation import Pick, pick
 from .measuring import quality
 from .measuring.probing import Probe, dci, mig
 from .text.corpus import Corpus
+from .text.store import Pick, pick
 
 WRITTEN, RECONSTRUCTED, PATHS, STEPS = 1000, 500, 50, 7
 """Samples from the prior, held-out sentences written back, pairs walked between, points of one."""

@@ -84,9 +84,9 @@ def pick_device(name: str) -> torch.device:
 def weights(vae: VAE) -> dict[str, torch.Tensor]:
     """Every parameter once, tied ones under their first name, and what else is to be kept.
 
-    Of a model in pieces all processes must ask.
+    Of a model in pieces all processes must ask, and the first is told.
     """
-    return {name: processes.whole(value) for name, value in tensors_of(vae).items()}
+    return processes.collected(tensors_of(vae))
 
 
 def save(folder: Path, config: Config, tokenizer: Tokenizer, vae: VAE) -> None:

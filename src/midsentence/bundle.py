@@ -212,7 +212,7 @@ class TextVAE:
         sentences = self.ids(lines, label)
         samples = samples if self.latent else 1
         log_p, error = importance_weighted(self.vae, sentences, samples, seed=seed)
-        kl = survey(self.vae, sentences, seed).kl.sum(1).tolist()
+        kl = survey(self.vae, sentences, seed, summaries=False).kl.sum(1).tolist()
         lengths = sentences.lengths.tolist()
         return [
             Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, len(line.encode()))

@@ -4,11 +4,11 @@ from itertools import count
 from pathlib import Path
 
 from .bundle import TextVAE
-from .evaluation import pick
 from .measuring.diagnosis import Diagnosis, Examination, diagnose
 from .measuring.doctor import examine
 from .measuring.remedies import commands
 from .text.corpus import Corpus
+from .text.store import pick
 
 
 def doctor(

@@ -15,11 +15,11 @@ from torch.distributions import Distribution
 from . import kept
 from .bundle import TextVAE
 from .errors import UserError
-from .evaluation import pick
 from .latent import unit
 from .measuring.likelihood import Sentences, groups, measuring
 from .parts.sphere import VonMisesFisher
 from .text.corpus import Corpus
+from .text.store import pick
 from .vae import VAE, draw
 
 SENTENCES, HELD = 20_000, 2_000

@@ -14,34 +14,8 @@ from .measuring.likelihood import Sentences, evaluate
 from .opening import read_json
 from .plain_json import dumps
 from .text.readers import read
-from .text.store import MANY
 from .text.tolerance import Bad
 from .writing import write_whole
-
-
-class Pick:
-    """Some sentences of a store, in an order of their own."""
-
-    def __init__(self, store: Any, rows: np.ndarray):
-        self.store, self.rows = store, rows
-        self.lengths, self.sizes = store.lengths[rows], np.asarray(store.sizes)[rows]
-        self.labels = None if store.labels is None else store.labels[rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.store[int(self.rows[index])]
-
-
-def pick(store: Any, most: int, seed: int) -> Pick:
-    """At most `most` sentences, drawn without replacement."""
-    chance = np.random.default_rng(seed)
-    if len(store) > MANY:  # a permutation of all of them would take their memory
-        rows = chance.choice(len(store), most, replace=False)
-    else:
-        rows = chance.permutation(len(store))[:most]
-    return Pick(store, np.sort(rows))
 
 
 def evaluate_store(

@@ -12,7 +12,7 @@ from . import processes
 from .bundle import TextVAE
 from .config import Config
 from .errors import UserError
-from .evaluation import evaluate_store, evaluations, keep_evaluation, pick
+from .evaluation import evaluate_store, evaluations, keep_evaluation
 from .learning import trainer
 from .learning.records import read as read_records
 from .learning.trainer import Listener
@@ -23,7 +23,7 @@ from .report import Report
 from .sections import LONGEST_LABEL
 from .text.corpus import Corpus, prepare
 from .text.readers import PARTS
-from .text.store import MANY
+from .text.store import MANY, pick
 from .writing import claimed, clean, write_whole
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
@@ -239,7 +239,8 @@ def write_report(run: Path) -> Path:
     reconstructions: list[tuple[str, str]] = []
     interpolation: list[str] = []
     if model.latent:
-        parts = survey(model.vae, held_out, seed).kl.mean(0).tolist()
+        found = survey(model.vae, held_out, seed, summaries=False)
+        parts = found.kl.mean(0).tolist()
         kl = parts if len(parts) == model.latent else []  # it has parts only between two Gaussians
         reconstructions = list(
             zip(shown[:6], model.reconstruct(shown[:6], label=labels[:6]), strict=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 from . import fitted
 from .bundle import TextVAE
-from .evaluation import evaluations, pick, write_evaluations
+from .evaluation import evaluations, write_evaluations
 from .learning import fitting
 from .learning.kinds import settings_of
 from .text.corpus import Corpus
+from .text.store import pick
 
 SENTENCES = 100_000
 """Of the training part, that a prior is fitted to: at most so many."""

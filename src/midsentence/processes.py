@@ -7,7 +7,7 @@ only the first one writes files and speaks. Alone, every function here is the ob
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,11 +154,24 @@ def _told(word: str | None) -> list[str | None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which this process may hold a piece only (`learning.sharding`), as it is.
+    """A small tensor of which this process may hold a piece only (`learning.sharding`), as it is.
 
     All processes must ask.
     """
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def collected(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that may be in pieces, put together in the first process's memory; the others' are
+    empty. One at a time: no device ever holds more than one of them whole. All must ask.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        if hasattr(tensor, "full_tensor"):
+            full = tensor.full_tensor()
+            tensor = full.cpu() if first() else full.new_empty(0)
+        found[name] = tensor
+    return found
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -167,13 +180,20 @@ def own(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, in pieces if `other`, of its shape, is."""
+    """A whole tensor, which every process has, in pieces if `other`, of its shape, is.
+
+    Only this process's piece goes to its device.
+    """
     if not hasattr(other, "full_tensor"):
         return tensor
-    from torch.distributed.tensor import distribute_tensor  # takes a second to load
+    from torch.distributed.tensor import DTensor  # takes a second to load
 
-    mesh, placements = other.device_mesh, other.placements  # type: ignore[attr-defined]
-    return distribute_tensor(tensor.to(other.device), mesh, placements)
+    mine, at = own(other), number() * -(-len(tensor) // count())  # rows, as FSDP cuts them
+    piece = tensor[at : at + len(mine)].to(mine.device)
+    return DTensor.from_local(
+        piece, other.device_mesh, other.placements,  # type: ignore[attr-defined]
+        run_check=False, shape=other.shape, stride=other.stride(),
+    )  # fmt: skip
 
 
 def lost(error: BaseException) -> bool:

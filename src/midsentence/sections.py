@@ -73,11 +73,13 @@ class TrainingSettings(Section):
     of mean length have where that is more. init: bound of a uniform initialisation of everything
     but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. parts: a
     batch is computed in so many parts, one after the other or by several processes at once; by
-    itself one a process. strategy: ``ddp``, or ``fsdp`` where the model is too large for one
-    process (`learning.sharding`). recompute: Transformer layers keep only what goes in. patience:
-    validations without a better bound until training stops; 0 never stops. `validations`: how many
-    an epoch. compile: encoder and decoder through torch.compile while training, if there is a
-    compiler. aggressive, pretrain: see `learning.procedures`; average: `learning.averaging`.
+    itself one a process. strategy: ``ddp``, or ``fsdp`` where moments and gradients are too large
+    for one process (`learning.sharding`). recompute: Transformer layers keep only what goes in.
+    patience: validations without a better bound until training stops; 0 never stops. `validations`:
+    how many an epoch. valid_sentences: of a larger validation part so many, the same ones each
+    time, are validated on, so that neither time nor memory grows with the corpus. compile: encoder
+    and decoder through torch.compile while training, if there is a compiler. aggressive, pretrain:
+    see `learning.procedures`; average: `learning.averaging`.
     """
 
     epochs: float = 20.0
@@ -91,6 +93,7 @@ class TrainingSettings(Section):
     recompute: bool = False
     init: float | None = None
     validations: float = 1.0
+    valid_sentences: Annotated[int, Field(ge=1)] = 10_000
     patience: int = 5
     threads: int | None = None
     device: str = "auto"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..processes import like, whole
+from ..processes import like
 
 EVERY = 10
 """Steps between two weights that are averaged."""
@@ -62,8 +62,7 @@ class Average:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
-        mean = {name: whole(value) for name, value in self.mean.items()}
-        return {"count": self.count, **mean} if mean else {}
+        return {"count": self.count, **self.mean} if self.mean else {}
 
     def restore(self, held: Mapping[str, Tensor]) -> None:
         for name, value in {"count": self.count, **self.mean}.items() if self.mean else ():

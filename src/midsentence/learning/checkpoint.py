@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..opening import read_json, verify
-from ..processes import like, whole
+from ..processes import like
 from ..weights import load_tensors
 from ..writing import clean, whole_folder
 
@@ -76,9 +76,9 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Optimisers' state as named tensors, ``optimizer.<which>.<parameter>.<name>``."""
+    """Optimisers' state as named tensors, ``optimizer.<which>.<parameter>.<name>``, as held."""
     return {
-        f"optimizer.{which}.{index}.{name}": whole(torch.as_tensor(value))
+        f"optimizer.{which}.{index}.{name}": torch.as_tensor(value)
         for which, optimizer in enumerate(optimizers)
         for index, held in optimizer.state_dict()["state"].items()
         for name, value in held.items()

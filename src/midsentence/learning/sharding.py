@@ -1,6 +1,7 @@
 """A model over several processes: copies whose gradients are summed, or one cut in pieces."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ def shard(vae: VAE, strategy: str, device: torch.device) -> None:
     there is an optimiser: gradients and the optimisers' states are then in pieces too.
 
     Zhao et al. 2023, "PyTorch FSDP". The layers of a Transformer are put together one at a time as
-    they are needed, everything else for the whole step. Raises UserError for another strategy.
+    they are needed, everything else for the whole step. The model is given in memory; its layers go
+    to the device one at a time and are cut there. Raises UserError for another strategy.
     """
     if strategy not in STRATEGIES:
         raise UserError(f"training.strategy = {strategy!r}: use {' or '.join(STRATEGIES)}")
@@ -56,6 +58,23 @@ def alone(model: nn.Module, last: bool) -> AbstractContextManager[None]:
     if pieces(model):
         model.set_requires_gradient_sync(last)  # type: ignore[operator]
     return nullcontext()
+
+
+@contextmanager
+def put_together(model: nn.Module) -> Iterator[None]:
+    """What is whole in a step is so for a while, and the layers of a Transformer one at a time.
+
+    All processes must then use them equally often. Every part can be called by itself: forward of
+    the model is else the only door.
+    """
+    held = pieces(model)[:1]
+    for each in held:
+        each.unshard()
+    try:
+        yield
+    finally:
+        for each in held:
+            each.reshard()
 
 
 def pieces(model: nn.Module) -> list[Any]:

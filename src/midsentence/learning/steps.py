@@ -61,8 +61,8 @@ class Steps:
         for block in vae.modules():
             if isinstance(block, Block):
                 block.recompute = settings.recompute
-        self.vae = vae.to(device)
         shard(vae, settings.strategy, device)
+        self.vae = vae.to(device)
         self.optimizer: Optimizer = configuration.build(
             OPTIMIZERS, config.optimizer, vae.named_parameters()
         )

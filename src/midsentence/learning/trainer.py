@@ -16,8 +16,8 @@ from ..measuring.alarms import Alarms
 from ..measuring.likelihood import bound
 from ..text.batches import Batches, Budget, shuffled, usual
 from ..text.corpus import Corpus
-from ..vae import VAE
-from ..weights import load_tensors, load_weights
+from ..text.store import pick
+from ..weights import load_tensors, load_weights, tensors_of
 from ..writing import write_whole
 from . import checkpoint
 from .averaging import Average
@@ -25,7 +25,7 @@ from .compiling import compile_in_place
 from .procedures import reset_decoder
 from .records import Record, Tally, interruptible, read
 from .schedules import schedule
-from .sharding import pieces
+from .sharding import put_together
 from .steps import Steps
 
 Listener = Callable[[str, Record], None]
@@ -85,6 +85,7 @@ class Trainer:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
+        self.valid = pick(corpus.valid, settings.valid_sentences, config.seed)
         self.device = assembly.pick_device(settings.device)
         self.vae = assembly.assemble(config, corpus.tokenizer.vocab_size)
         self.schedule, self.alarms = schedule(**config.beta), Alarms(config.latent)
@@ -213,7 +214,7 @@ class Trainer:
         self.steps.settle()
         self.steps.sound(self.at.step, dict(self.vae.named_parameters()))
         with self.average.instead(self.vae):
-            better = self._look(self._put_together(), planned, per_epoch)
+            better = self._look(planned, per_epoch)
         at, training = self.at, self.config.training
         verdict = self.optimizer.validated(better, at.step / per_epoch)
         if verdict == "back to best":
@@ -225,19 +226,11 @@ class Trainer:
             at.ended = f"no better bound in {at.stale} validations"
         self._save()
 
-    def _put_together(self) -> VAE:
-        """The model as it is now; if it is in pieces, a copy that isn't."""
-        if not pieces(self.vae):
-            return self.vae
-        whole = assembly.assemble(self.config, self.corpus.tokenizer.vocab_size).to(self.device)
-        load_weights(whole, assembly.weights(self.vae), self.out)
-        return whole
-
-    def _look(self, vae: VAE, planned: int, per_epoch: int) -> bool:
+    def _look(self, planned: int, per_epoch: int) -> bool:
         """Measure the bound on the validation part; a better model than before is saved."""
         at = self.at
-        vae.eval()
-        found = bound(vae, self.corpus.valid, seed=self.config.seed)
+        with put_together(self.vae):
+            found = bound(self.vae, self.valid, seed=self.config.seed)
         self._record("valid", found, planned, per_epoch)
         at.aggressive = at.aggressive and found["mi"] > at.information
         at.information = found["mi"]
@@ -247,7 +240,7 @@ class Trainer:
         better = found["elbo"] > at.best
         if better:
             at.best, at.stale = found["elbo"], 0
-            assembly.save(self.out, self.config, self.corpus.tokenizer, vae)
+            assembly.save(self.out, self.config, self.corpus.tokenizer, self.vae)
         elif self._beta(self._progress(planned)) == self._beta(1.0):
             at.stale += 1  # the bound may well fall while the KL's weight is still moving
         return better
@@ -268,11 +261,12 @@ class Trainer:
         self.listener(kind, record)
 
     def _save(self) -> None:
-        tensors = {f"model.{k}": v for k, v in assembly.weights(self.vae).items()}
+        tensors = {f"model.{k}": v for k, v in tensors_of(self.vae).items()}
         tensors |= checkpoint.optimizer_tensors(self.optimizer.each)
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.tensors().items()}
         self.steps.sound(self.at.step, tensors)
+        tensors = processes.collected(tensors)
         self.at.bad, self.at.skipped = int(self.steps.bad), int(self.steps.skipped)
         own = {k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale")}
         state = {"position": asdict(self.at), "optimizer": own, "tally": self.tally.state()}

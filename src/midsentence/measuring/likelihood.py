@@ -89,7 +89,10 @@ def groups(vae: VAE, sentences: Sentences) -> Iterator[tuple[np.ndarray, Batch]]
 
 @dataclass
 class Survey:
-    """One latent a sentence with its densities, in the sentences' order. Nats per sentence."""
+    """One latent a sentence with its densities, in the sentences' order. Nats per sentence.
+
+    summary: what q(z|x) is a function of; H = 0 where it was not asked for.
+    """
 
     summary: Float[Tensor, "N H"]
     mean: Float[Tensor, "N D"]
@@ -105,13 +108,17 @@ class Survey:
         return Survey(*(getattr(self, field.name)[:most] for field in fields(self)))
 
 
-def survey(vae: VAE, sentences: Sentences, seed: int = 0) -> Survey:
-    """Encode every sentence, draw one z from q(z|x), evaluate log p(x|z), log p(z), log q(z|x)."""
+def survey(vae: VAE, sentences: Sentences, seed: int = 0, *, summaries: bool = True) -> Survey:
+    """Encode every sentence, draw one z from q(z|x), evaluate log p(x|z), log p(z), log q(z|x).
+
+    summaries: also kept, the widest of all; who asks q(z|x) no more needs none.
+    """
 
     def look(batch: Batch) -> tuple[Tensor, ...]:
         run = vae.run(batch)
         densities = (run.log_qz[0], run.log_pz[0], run.log_px[0])
-        return run.h, run.q.mean, run.z[0], *densities, run.kl, vae.label_rows(batch)
+        h = run.h if summaries else run.h[:, :0]
+        return h, run.q.mean, run.z[0], *densities, run.kl, vae.label_rows(batch)
 
     return Survey(*shared(vae, sentences, seed, look))
 
@@ -135,12 +142,16 @@ def shared(
     own number, so that how many there are changes no figure.
     """
     found: list[tuple[np.ndarray, list[Tensor]]] = []
+    number = -1
     with measuring(vae, seed):
         for number, (rows, batch) in enumerate(groups(vae, sentences)):
             if number % processes.count() == processes.number():
                 torch.manual_seed(seed * 1_000_003 + number)
                 found.append((rows, list(look(batch))))
             progress(len(rows))
+        # The layers of a model in pieces are put together by all processes, equally often.
+        if processes.number() > number % processes.count():
+            look(batch)
     if processes.together():
         told = processes.gather([(rows, [each.cpu() for each in held]) for rows, held in found])
         found = [(rows, held) for one in told for rows, held in one]

@@ -194,6 +194,31 @@ class Lengths:
         return self.sum() / max(1, len(self))
 
 
+class Pick:
+    """Some sentences of a store, in an order of their own."""
+
+    def __init__(self, store: Any, rows: np.ndarray):
+        self.store, self.rows = store, rows
+        self.lengths, self.sizes = store.lengths[rows], np.asarray(store.sizes)[rows]
+        self.labels = None if store.labels is None else store.labels[rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.store[int(self.rows[index])]
+
+
+def pick(store: Any, most: int, seed: int) -> Pick:
+    """At most `most` sentences, drawn without replacement, in the store's order."""
+    chance = np.random.default_rng(seed)
+    if len(store) > MANY:  # a permutation of all of them would take their memory
+        rows = chance.choice(len(store), min(most, len(store)), replace=False)
+    else:
+        rows = chance.permutation(len(store))[:most]
+    return Pick(store, np.sort(rows))
+
+
 def _check(offsets: np.ndarray) -> None:
     for start in range(0, len(offsets) - 1, 1 << 18):
         part = np.diff(offsets[start : start + (1 << 18) + 1])
