@@ -127,10 +127,11 @@ def test_going_on_with_fewer_and_again_with_more(corpus, alone, tmp_path):
         assert texts[0] == texts[1]
 
 
-def node(rank, port, corpus, out, *asked):
+def node(rank, port, corpus, out, *asked, nodes=2, each=1):
     """What one of two machines runs, as the manual has it; here the other is on loopback too."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--node-rank", rank,
-               "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port,
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes,
+               "--node-rank", rank,
+               "--nproc-per-node", each, "--master-addr", "127.0.0.1", "--master-port", port,
                "-m", "midsentence", "train", corpus, "--out", out]  # fmt: skip
     settings = [part for setting in asked for part in ("--set", setting)]
     return subprocess.Popen(
@@ -192,6 +193,74 @@ def test_when_one_is_killed_all_end_with_one_line(corpus, tmp_path):
     assert "--resume" in complaints[0]
     assert "Traceback" not in said
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
+
+
+def command(*given, stdin=None, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "midsentence", *map(str, given)], stdin=stdin, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **QUIET}, **more,
+    )  # fmt: skip
+
+
+def assert_one_line(said):
+    complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
+    assert len(complaints) == 1 and "Traceback" not in said, said
+    return complaints[0]
+
+
+def test_one_killed_while_the_corpus_is_prepared(tmp_path):
+    """The first waits for its text; the other is killed, or the first is."""
+    for which in (1, 0):
+        out = tmp_path / str(which)
+        parent = command("train", "-", "--out", out, "--devices", 2, stdin=subprocess.PIPE)
+        while not list(out.glob("corpus/.train.jsonl")):
+            assert parent.poll() is None, parent.communicate()
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(children(parent)[which], signal.SIGKILL)
+        _, said = parent.communicate("a b c\n" * 400, timeout=60)
+        assert parent.returncode == 1
+        assert "--resume" in assert_one_line(said)
+
+
+def test_one_killed_while_a_model_is_evaluated(corpus, alone):
+    long = ("evaluate", alone / "plain", corpus, "--samples", 200_000, "--devices", 2)
+    for which in (1, 0):
+        parent = command(*long)
+        time.sleep(8)
+        os.kill(children(parent)[which], signal.SIGKILL)
+        _, said = parent.communicate(timeout=60)
+        assert parent.returncode == 1
+        assert_one_line(said)
+
+
+def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_path):
+    port, long = free_port(), [*settings("plain"), "training.max_steps=100000"]
+    parent = node(0, port, corpus, tmp_path / "run", *long, nodes=1, each=2)
+    under_way(tmp_path / "run", parent)
+    os.kill(children(parent)[0], signal.SIGKILL)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode != 0
+    complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
+    assert len(complaints) == 1 and "--resume" in complaints[0], said
+
+
+def test_evaluate_and_sample_by_two_say_what_one_says(corpus, alone):
+    run = alone / "iwae"
+    text = Path(corpus).read_text()
+    sampling = ("sample", run, "-n", 9, "--seed", 3)
+    measuring = ("evaluate", run, "--json", "--samples", 20)
+    for given, stdin in ((sampling, None), ((*measuring, corpus), None), ((*measuring, "-"), text)):
+        one, two = (
+            command(*given, *more, stdin=subprocess.PIPE) for more in ((), ("--devices", 2))
+        )
+        found, said = one.communicate(stdin, timeout=100)
+        other, heard = two.communicate(stdin, timeout=100)
+        assert one.returncode == two.returncode == 0, said + heard
+        if given is sampling:
+            assert other == found and len(found.splitlines()) == 9
+        else:
+            assert json.loads(other) == pytest.approx(json.loads(found), rel=1e-5, abs=1e-6)
 
 
 def test_ctrl_c_saves_once_and_all_end(corpus, tmp_path):

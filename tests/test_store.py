@@ -132,7 +132,7 @@ def test_damage_is_found(tmp_path, tokenizer):
             file.write_bytes(held)
     (folder / "manifest.json").unlink()  # as in early stores, which can still be at odds
     meta = json.loads((folder / "meta.json").read_text())
-    for change in ({"dtype": "float16"}, {"format": 2}, {"sentences": -1}, {"tokens": None}):
+    for change in ({"dtype": "float16"}, {"format": 0}, {"sentences": -1}, {"tokens": None}):
         (folder / "meta.json").write_text(json.dumps(meta | change))
         with pytest.raises(UserError, match="no whole token store"):
             TokenStore.open(folder)

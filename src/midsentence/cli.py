@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import cli_export, cli_measuring, cli_space, cli_web
-from .cli_options import Devices, Json, OnBad, Sources, fail, hang_up, say, spread
+from .cli_options import Devices, Json, OnBad, Sources, fail, fail_once, hang_up, say, spread
 from .cli_writing import decode, encode, interpolate, reconstruct, sample, score
 from .errors import UserError
 from .launch import started
@@ -149,20 +149,25 @@ for command in (cli_web.serve, cli_web.explore, cli_export.export):
 
 def main() -> None:
     """Run, and turn every way of ending into one line and an exit code."""
+    tell = fail
     try:
         if started() > 1:
             from . import processes
 
             processes.join()
             processes.hush()
-        code = app(standalone_mode=False)
+            tell = fail_once
+            with processes.guarded():
+                code = app(standalone_mode=False)
+        else:
+            code = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
-        code = fail(str(error), 1)
+        code = tell(str(error), 1)
     except ClickException as error:
-        code = fail(error.format_message(), 2 if isinstance(error, UsageError) else 1)
+        code = tell(error.format_message(), 2 if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        code = fail("interrupted", 130)
+        code = tell("interrupted", 130)
     except BrokenPipeError:
         hang_up()
     except OSError as error:

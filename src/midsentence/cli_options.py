@@ -143,3 +143,13 @@ def say_json(**content: Any) -> None:
 def fail(message: str, code: int) -> int:
     print(f"midsentence: {message}", file=sys.stderr)
     return code
+
+
+def fail_once(message: str, code: int) -> int:
+    """The same of several processes, which may all have the same to say, or hear of one another's
+    end: one of each machine says it, whether or not it is silent otherwise (`processes.hush`)."""
+    from . import processes
+
+    if processes.speaks():
+        print(f"midsentence: {message}", file=sys.__stderr__, flush=True)
+    return code

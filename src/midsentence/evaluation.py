@@ -13,7 +13,7 @@ from .errors import UserError
 from .measuring.likelihood import Sentences, evaluate
 from .opening import read_json
 from .plain_json import dumps
-from .text.readers import read
+from .text.readers import Line, read
 from .text.tolerance import Bad
 from .writing import write_whole
 
@@ -38,17 +38,23 @@ def evaluate_file(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
-    """The same for the lines of a file, read as the training corpus was."""
+    """The same for the lines of a file, read as the training corpus was.
+
+    Of several processes only the first has a standard input, and tells the others what it is.
+    """
     asked = model.config.corpus
-    held = list(
-        read(
+
+    def find() -> list[Line]:
+        found = read(
             source,
             text_field=asked.text_field,
             label_field=asked.label_field if model.labels else None,
             max_chars=asked.max_chars,
             bad=Bad(asked.on_bad),
         )
-    )
+        return list(found)
+
+    held = processes.from_first(find) if source == "-" else find()
     lines = [line.text for line in held]
     sentences: Sentences = model.ids(lines, [line.label for line in held])
     sizes = np.array([len(line.encode()) for line in lines])

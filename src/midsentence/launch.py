@@ -69,11 +69,11 @@ def _wait(children: list["subprocess.Popen[bytes]"]) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
     worst = next((code for code in codes if code), 0)
-    if children[0].poll() in (None, *range(-64, 0)):  # it had no chance to say anything
-        name = "a signal" if worst >= 0 else signal.Signals(-worst).name
+    # Whoever ends by itself says why. The first had no chance to where it was killed, or busy.
+    if worst < 0 and children[0].poll() in (None, *range(-64, 0)):
         print(
-            f"midsentence: a process was ended by {name}, and the others with it; what was saved "
-            "is whole: the same command with --resume goes on from there",
+            f"midsentence: a process was ended by {signal.Signals(-worst).name}, and the others "
+            "with it; what was saved is whole: the same again, `train` with --resume",
             file=sys.stderr,
         )
     return 1 if worst < 0 else worst

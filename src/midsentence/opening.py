@@ -21,6 +21,20 @@ SMALL, LARGE = 1 << 20, 1 << 25
 QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'')
 
 
+class Newer(UserError):
+    """What a later version wrote: it is not damaged, and nothing older may be taken for it."""
+
+
+def known(version: object, newest: int, where: object) -> None:
+    """Raises Newer for a format version after `newest`, ValueError for what is none."""
+    if isinstance(version, int) and version > newest:
+        raise Newer(
+            f"{where}: format '{str(version)[:20]}' is newer than this midsentence reads: upgrade"
+        )
+    if version != newest:
+        raise ValueError("another format")
+
+
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,26 +96,23 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not valid TOML: {error}") from None
 
 
-def verify(folder: Path, names: Collection[str]) -> None:
+def verify(folder: Path, names: Collection[str], *, mixed: bool = False) -> None:
     """Check that a folder's manifest is of just these files, and they are what it says.
 
-    Raises UserError naming the damaged file.
+    mixed: some may be those before and some the new ones, as a process that was killed while it
+    replaced them leaves them (`writing.replace_files`). Raises UserError naming the damaged file.
     """
     if not (folder / "manifest.json").exists():
         raise UserError(f"{folder}: no manifest.json, so this is not a finished model")
     content = read_json(folder / "manifest.json")
     try:
-        version, files = content["format"], dict(content["files"])
-        before = dict(content.get("before", {}))
+        known(content["format"], FORMAT, folder)
+        files, before = dict(content["files"]), dict(content.get("before", {}))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder}/manifest.json is damaged; copy the folder afresh") from None
-    if version != FORMAT:
-        raise UserError(
-            f"{folder}: format {str(version)[:20]!r} is newer than this midsentence reads: upgrade"
-        )
     if set(files) != set(names):
-        odd = sorted(map(repr, set(files) ^ set(names)))[0][:80]
-        raise UserError(f"{folder}/manifest.json is not of a folder of this kind, first at {odd}")
+        first = sorted(map(repr, set(files) ^ set(names)))[0][:80]
+        raise UserError(f"{folder}/manifest.json is not of a folder of this kind, first at {first}")
     most = memory()
     for name in files:
         path = folder / name
@@ -110,12 +121,15 @@ def verify(folder: Path, names: Collection[str]) -> None:
         if path.suffix == ".safetensors" and path.stat().st_size > most:
             raise UserError(f"{path} is larger than the memory there is ({most / 2**30:.0f} GiB)")
     found = {name: digest(folder / name) for name in files}
-    if found not in (files, before):
-        wrong = next(name for name in files if found[name] != files[name])
-        raise UserError(f"{folder / wrong} is damaged (SHA-256 differs); copy it afresh")
+    odd = [name for name in files if found[name] != files[name]]
+    if mixed:
+        odd = [name for name in odd if found[name] != before.get(name)]
+    if odd and found != before:
+        raise UserError(f"{folder / odd[0]} is damaged (SHA-256 differs); copy it afresh")
 
 
-def verify_early(folder: Path, names: Collection[str]) -> None:
-    """`verify`, where there is a manifest: corpora that were prepared early have none."""
+def verify_early(folder: Path, names: Collection[str], *, mixed: bool = False) -> None:
+    """`verify`, where there is a manifest: corpora that were prepared early have none, nor has a
+    run before its first validation."""
     if (folder / "manifest.json").exists():
-        verify(folder, names)
+        verify(folder, names, mixed=mixed)

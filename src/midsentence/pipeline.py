@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from . import assembly, processes
 from . import config as configuration
-from . import processes
 from .bundle import TextVAE
 from .config import Config
 from .errors import UserError
@@ -19,6 +19,7 @@ from .learning.trainer import Listener
 from .measuring.diagnosis import diagnose
 from .measuring.doctor import examine
 from .measuring.likelihood import survey
+from .opening import verify_early
 from .report import Report
 from .sections import LONGEST_LABEL
 from .text.corpus import Corpus, prepare
@@ -57,7 +58,7 @@ def train(
     if not isinstance(corpus, str):
         corpus = corpus[0] if len(corpus) == 1 else list(corpus)
     processes.join()
-    with ExitStack() as stack:
+    with processes.guarded(), ExitStack() as stack:
 
         def begin() -> tuple[Config, Corpus]:
             stack.enter_context(claimed(out))
@@ -194,6 +195,7 @@ def _resume(
 ) -> tuple[Config, Corpus]:
     if not (out / "config.toml").exists():
         raise UserError(f"{out} holds no run to resume; train without --resume")
+    verify_early(out, assembly.FILES, mixed=True)
     config = configuration.load(out / "config.toml")
     if corpus != config.corpus.source:
         raise UserError(f"{out} was trained on {config.corpus.source!r}, not on {corpus!r}")

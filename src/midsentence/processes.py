@@ -7,7 +7,8 @@ only the first one writes files and speaks. Alone, every function here is the ob
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +26,16 @@ PATIENCE = timedelta(days=7)
 """How long the others wait for the first to prepare a corpus. One that dies is noticed at once."""
 
 LOST = (
-    "another process of this run has ended, so this one ends too; what was saved is whole: "
-    "find out why (its own message, memory, the network), then train again with --resume"
+    "another process of this command has ended, so this one ends too; what was saved is whole: "
+    "find out why (its own message, memory, the network), then the same again, `train` with "
+    "--resume"
 )
 
 _words: Any = None
 """The group for small things, on the processor: gloo, whatever the gradients go through."""
+
+_board: Any = None
+"""Where all can leave a note: held by torchrun, or by the first process under `--devices`."""
 
 
 def join() -> None:
@@ -38,7 +43,7 @@ def join() -> None:
 
     A process takes the accelerator of its number on its machine. Raises UserError.
     """
-    global _words
+    global _words, _board
     if started() == 1 or dist.is_initialized():
         return
     on_gpu = torch.cuda.is_available()
@@ -51,7 +56,11 @@ def join() -> None:
             )
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        _board, rank, world = next(dist.rendezvous("env://"))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=dist.PrefixStore("group", _board), rank=rank, world_size=world,
+        )  # fmt: skip
         _words = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes did not find each other: {_line(error)}") from None
@@ -94,6 +103,32 @@ def hush() -> None:
     if int(os.environ.get("LOCAL_RANK") or 0):
         sys.stderr = nowhere
         sys.excepthook = lambda *found: traceback.print_exception(*found, file=sys.__stderr__)
+
+
+def speaks() -> bool:
+    """Whether this process says why those of its machine end: the first of them to ask does.
+
+    Where the board has gone the first of a machine does; under `--devices` that is the one that
+    held it, and its launcher speaks in its place.
+    """
+    if not together():
+        return True
+    local = int(os.environ.get("LOCAL_RANK") or 0)
+    try:
+        return bool(_board.add(f"said {number() - local}", 1) == 1)
+    except RuntimeError:
+        return local == 0
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Where another process has gone, whatever was under way: UserError, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if lost(error):
+            raise UserError(LOST) from None
+        raise
 
 
 def gather(mine: T) -> list[T]:
@@ -145,6 +180,19 @@ def lead(first_does: Callable[[], T], others_do: Callable[[], T]) -> T:
         raise
     _told(None)
     return found
+
+
+def from_first(find: Callable[[], T]) -> T:
+    """What only the first can find, such as its standard input, told to all."""
+    found: list[Any] = [None]
+
+    def search() -> None:
+        found[0] = find()
+
+    lead(search, lambda: None)
+    if together():
+        dist.broadcast_object_list(found, src=0, group=_words)
+    return found[0]
 
 
 def _told(word: str | None) -> list[str | None]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..opening import read_json, verify
+from ..opening import Newer, read_json, verify
 from ..processes import like
 from ..weights import load_tensors
 from ..writing import clean, whole_folder
@@ -56,13 +56,15 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
 def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """(tensors, state) of the newest checkpoint that is whole, or None if there is none at all.
 
-    Raises UserError where there are some and none is whole.
+    Raises UserError where there are some and none is whole, or where a newer version wrote one.
     """
     path = None
     for path in _newest_first(folder):
         try:
             verify(path, FILES)
             return load_tensors(path / FILES[0]), read_json(path / FILES[1])
+        except Newer:
+            raise
         except UserError:
             continue
     if path is not None:

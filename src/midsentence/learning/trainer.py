@@ -14,6 +14,7 @@ from ..config import Config
 from ..errors import UserError
 from ..measuring.alarms import Alarms
 from ..measuring.likelihood import bound
+from ..opening import verify
 from ..text.batches import Batches, Budget, shuffled, usual
 from ..text.corpus import Corpus
 from ..text.store import pick
@@ -66,15 +67,10 @@ def train(
     Ends by budget, early stopping, Ctrl-C or SIGTERM (then ``ended == "interrupted"``), always with
     a checkpoint that `resume` goes on from. Raises UserError.
     """
-    try:
-        run = Trainer(config, corpus, out, listener)
-        if resume:
-            run.restore()
-        return run.fit()
-    except RuntimeError as error:
-        if processes.lost(error):
-            raise UserError(processes.LOST) from None
-        raise
+    run = Trainer(config, corpus, out, listener)
+    if resume:
+        run.restore()
+    return run.fit()
 
 
 class Trainer:
@@ -218,6 +214,7 @@ class Trainer:
         at, training = self.at, self.config.training
         verdict = self.optimizer.validated(better, at.step / per_epoch)
         if verdict == "back to best":
+            verify(self.out, assembly.FILES, mixed=True)
             best = load_tensors(self.out / "model.safetensors")
             load_weights(self.vae, best, self.out)
         elif verdict == "stop":

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from ..errors import UserError
-from ..opening import LARGE, read_json, verify_early
+from ..opening import LARGE, Newer, known, read_json, verify_early
 from ..writing import whole_folder
 from .readers import Line
 from .tokenizer import Tokenizer
@@ -19,6 +19,7 @@ from .tokenizer import Tokenizer
 MANY = 1 << 20
 """Sentences whose lengths are held in memory."""
 
+FORMAT = 1
 CHUNK_LINES, CHUNK_CHARS = 4096, 1 << 20
 DTYPES = ("uint16", "uint32")
 ARRAYS = ("tokens", "offsets", "sizes", "labels")
@@ -38,8 +39,9 @@ class TokenStore:
         try:
             meta = read_json(folder / "meta.json", LARGE)
             # Anything but these two could make a damaged file's bytes into something else.
-            if meta["format"] != 1 or meta["dtype"] not in DTYPES:
-                raise ValueError("another format")
+            known(meta["format"], FORMAT, folder)
+            if meta["dtype"] not in DTYPES:
+                raise ValueError("another type")
             self.folder = folder
             self.label_names: list[str] = meta["label_names"]
             self.dropped: int = meta["dropped"]
@@ -54,6 +56,8 @@ class TokenStore:
             self.lengths: Any = np.asarray(lengths) if count <= MANY else lengths
             if self.offsets[0] != 0 or self.offsets[-1] != total:
                 raise ValueError("offsets.bin does not fit tokens.bin")
+        except Newer:
+            raise
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             raise _damaged(folder, error) from None
 
@@ -62,6 +66,8 @@ class TokenStore:
         """Map a written store. Raises UserError where files are missing, damaged or at odds."""
         try:
             verify_early(folder, FILES)
+        except Newer:
+            raise
         except UserError as error:
             raise _damaged(folder, error) from None
         return cls(folder)
@@ -144,7 +150,7 @@ def _fill(
         total = int(ends[-1]) if kept else total
         count, dropped = count + len(kept), dropped + len(chunk) - len(kept)
     return {
-        "format": 1,
+        "format": FORMAT,
         "dtype": dtype,
         "sentences": count,
         "tokens": total,

@@ -12,12 +12,13 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from ..errors import UserError
-from ..opening import LARGE, read_json
+from ..opening import LARGE, Newer, known, read_json
 from ..writing import write_whole
 from .choosing import choose
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+FORMAT = 1
 KINDS = ("word", "char", "bpe", "unigram")
 
 DEFAULT_SIZES = {"word": 20_000, "char": 8_000, "bpe": 8_192, "unigram": 8_192}
@@ -137,7 +138,7 @@ class Tokenizer:
     def save(self, path: Path) -> None:
         """One JSON file; it appears whole or not at all."""
         content = {
-            "format": 1,
+            "format": FORMAT,
             "kind": self.kind,
             "reason": self.reason,
             "tokenizer": json.loads(self._inner.to_str()),
@@ -155,10 +156,13 @@ class Tokenizer:
         content = read_json(path, LARGE)
         try:
             kind, reason = content["kind"], content["reason"]
-            if content["format"] != 1 or kind not in KINDS or not isinstance(reason, str):
-                raise ValueError("another format")
+            known(content["format"], FORMAT, path)
+            if kind not in KINDS or not isinstance(reason, str):
+                raise ValueError("another kind")
             held = content["tokenizer"]["model"]
             return cls(kind, reason, _made(kind, held["vocab"], held.get("merges", [])))
+        except Newer:
+            raise
         except Exception as error:  # `tokenizers` raises bare Exception
             first = str(error).partition("\n")[0][:200]
             raise UserError(f"{path} is not a tokenizer of midsentence ({first})") from None
