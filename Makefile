@@ -18,7 +18,7 @@ demo: set-up
 	BIN=$(BIN) sh runs/demo.sh
 
 test: set-up
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The whole suite where there is no network but loopback (Linux).
 test-offline: set-up

@@ -224,7 +224,7 @@ def test_one_killed_while_the_corpus_is_prepared(tmp_path):
 
 
 def test_one_killed_while_a_model_is_evaluated(corpus, alone):
-    long = ("evaluate", alone / "plain", corpus, "--samples", 200_000, "--devices", 2)
+    long = ("evaluate", alone / "plain", corpus, "--samples", 20_000, "--devices", 2)
     for which in (1, 0):
         parent = command(*long)
         time.sleep(8)

@@ -186,7 +186,7 @@ def test_a_damaged_file_is_refused(tmp_path):
         Tokenizer.load(path)
     trained("word").save(path)
     good = json.loads(path.read_text("utf-8"))
-    bad = [{**good, "kind": "none"}, {**good, "format": 2}, {**good, "tokenizer": {}}, [], 3]
+    bad = [{**good, "kind": "none"}, {**good, "format": 0}, {**good, "tokenizer": {}}, [], 3]
     swapped = json.loads(json.dumps(good))
     swapped["tokenizer"]["model"]["vocab"] |= {"<pad>": 1, "<s>": 0}
     for content in [json.dumps(x) for x in (*bad, swapped)] + [
