@@ -68,6 +68,16 @@ def test_bytes_give_the_line_back_exactly(exact, line):
     assert exact.decode([ids]) == [line]
 
 
+@given(st.lists(st.one_of(any_text, spaced), min_size=1, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_words_and_characters_that_were_learnt_come_back(lines):
+    # The first line keeps a vocabulary from being empty.
+    lines = ["a", *(" ".join(w for w in line.split() if w not in SPECIALS) for line in lines)]
+    for kind in ("word", "char"):
+        tokenizer = trained(kind, lines)
+        assert tokenizer.decode(tokenizer.encode(lines)) == lines
+
+
 @pytest.mark.parametrize(
     "line",
     [
