@@ -31,6 +31,10 @@ def inputs(dtype):
     return hidden, torch.randint(2, V, (M,)), torch.rand(M, dtype=dtype)
 
 
+def gradients(head, hidden, log_prob, weight):
+    return torch.autograd.grad((log_prob * weight).sum(), [hidden, *head.parameters()])
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("width", [H, 10])
 @pytest.mark.parametrize("chunk", [1, 3 * V, 1 << 22])
@@ -39,14 +43,11 @@ def test_value_and_gradient_equal_plain_autograd(monkeypatch, tied, width, chunk
     head = make(tied, width, precision="float32").double()
     hidden, targets, weight = inputs(torch.float64)
 
-    def gradients(log_prob):
-        asked = [hidden, *head.parameters()]
-        return torch.autograd.grad((log_prob * weight).sum(), asked)
-
     fused, exact = head.log_prob(hidden, targets), plain(head, hidden, targets)
     assert torch.allclose(fused, exact, atol=1e-12)
-    for ours, theirs in zip(gradients(fused), gradients(exact), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-12)
+    ours, theirs = (gradients(head, hidden, x, weight) for x in (fused, exact))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -57,9 +58,7 @@ def test_label_smoothing_is_cross_entropys_and_only_in_training(tied):
     exact = -nn.functional.cross_entropy(logits, targets - 2, label_smoothing=0.2, reduction="none")
     smooth = head.log_prob(hidden, targets)
     assert torch.allclose(smooth, exact, atol=1e-12)
-    asked = [hidden, *head.parameters()]
-    ours = torch.autograd.grad((smooth * weight).sum(), asked)
-    theirs = torch.autograd.grad((exact * weight).sum(), asked)
+    ours, theirs = (gradients(head, hidden, x, weight) for x in (smooth, exact))
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
     assert torch.allclose(head.eval().log_prob(hidden, targets), plain(head, hidden, targets))
@@ -73,15 +72,9 @@ def test_bfloat16_products_stay_close_and_sums_are_wide(tied):
     assert fused.dtype == torch.float32
     assert (fused - exact).abs().max() < 0.06
     assert (fused <= 0).all()
-    asked = [hidden, *head.parameters()]
-    ours = torch.autograd.grad((fused * weight).sum(), asked)
-    theirs = torch.autograd.grad((exact * weight).sum(), asked)
+    ours, theirs = (gradients(head, hidden, x, weight) for x in (fused, exact))
     for a, b in zip(ours, theirs, strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
-
-
-def gradients(head, hidden, log_prob, weight):
-    return torch.autograd.grad((log_prob * weight).sum(), [hidden, *head.parameters()])
 
 
 @pytest.mark.parametrize(("tied", "chunk"), [(False, 3 * V), (True, 1 << 22)])

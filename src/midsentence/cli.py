@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -151,15 +152,14 @@ def main() -> None:
     """Run, and turn every way of ending into one line and an exit code."""
     tell = fail
     try:
-        if started() > 1:
-            from . import processes
+        with ExitStack() as stack:
+            if started() > 1:
+                from . import processes
 
-            processes.join()
-            processes.hush()
-            tell = fail_once
-            with processes.guarded():
-                code = app(standalone_mode=False)
-        else:
+                processes.join()
+                processes.hush()
+                tell = fail_once
+                stack.enter_context(processes.guarded())
             code = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -171,5 +171,5 @@ def main() -> None:
     except BrokenPipeError:
         hang_up()
     except OSError as error:
-        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        code = tell(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     sys.exit(code)
