@@ -22,7 +22,7 @@ test: set-up
 
 # The whole suite where there is no network but loopback (Linux).
 test-offline: set-up
-	unshare -rn $(BIN)/python tests/loopback.py $(BIN)/python -m pytest
+	unshare -rn $(BIN)/python tests/loopback.py $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Fifty kills of trainings that go on, 2,000 flipped bits, trouble at every call to the disk.
 torture: set-up

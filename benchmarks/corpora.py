@@ -3,7 +3,7 @@
     python benchmarks/corpora.py prepare 1000000 3000000 10000000
     python benchmarks/corpora.py order 1000000 10000000 100000000
 
-``prepare``: so many lines of drawn words (Zipf's law, 50,000 of them, 10 a line) through a pipe
+``prepare``: so many lines of drawn words (Zipf's law, 50,000 of them, 10 a line or --a-line) through a pipe
 into a corpus: seconds, lines a second of one core, and the greatest memory that is the process's
 own (anonymous: the corpus itself is mapped). ``order``: a store of so many sentences is written as
 it stands, then opened, and the batches of an epoch are asked for: all where they are up to ten
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-WORDS, A_LINE = 50_000, 10
+WORDS = 50_000
 
 
 def own_memory() -> int:
@@ -53,26 +53,26 @@ def measured(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     return {**found, "seconds": round(seconds, 1), "megabytes": peak[0]}
 
 
-def lines(count: int) -> Iterator[bytes]:
+def lines(count: int, words: int) -> Iterator[bytes]:
     names = np.array([f"w{i}".encode() for i in range(WORDS)], dtype=object)
     chance = np.random.default_rng(0)
     for start in range(0, count, 10_000):
-        rows = np.minimum(chance.zipf(1.2, (min(10_000, count - start), A_LINE)), WORDS) - 1
+        rows = np.minimum(chance.zipf(1.2, (min(10_000, count - start), words)), WORDS) - 1
         yield b"\n".join(b" ".join(row) for row in names[rows]) + b"\n"
 
 
-def feed(path: Path, count: int) -> None:
+def feed(path: Path, count: int, words: int) -> None:
     with path.open("wb") as pipe:
-        for block in lines(count):
+        for block in lines(count, words):
             pipe.write(block)
 
 
-def prepare(folder: Path, kind: str, count: int) -> dict[str, Any]:
+def prepare(folder: Path, kind: str, words: int, count: int) -> dict[str, Any]:
     from midsentence.text.corpus import prepare
 
     pipe = folder / "pipe"
     os.mkfifo(pipe)
-    writer = multiprocessing.Process(target=feed, args=(pipe, count))
+    writer = multiprocessing.Process(target=feed, args=(pipe, count, words))
     writer.start()
     settings = {"kind": kind, "vocab_size": 20_000}
     began = time.process_time()
@@ -81,7 +81,7 @@ def prepare(folder: Path, kind: str, count: int) -> dict[str, Any]:
     writer.join()
     held = sum(p.stat().st_size for p in (folder / "corpus").rglob("*.bin"))
     return {
-        "kind": kind, "lines": count, "train": len(corpus.train),
+        "kind": kind, "words_a_line": words, "lines": count, "train": len(corpus.train),
         "lines_a_cpu_second": round(count / cpu), "gigabytes_on_disk": round(held / 1e9, 2),
     }  # fmt: skip
 
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("what", choices=("prepare", "order"))
     parser.add_argument("counts", type=int, nargs="+")
     parser.add_argument("--kind", default="word", choices=("word", "bpe"))
+    parser.add_argument("--a-line", type=int, default=10, help="Words in a line of `prepare`.")
     parser.add_argument("--folder", type=Path, help="Where there is room; a temporary one.")
     asked = parser.parse_args()
     for count in asked.counts:
@@ -145,7 +146,7 @@ def main() -> None:
                 written(folder / "store", count)
             work: Any = prepare if asked.what == "prepare" else order
             place = folder if asked.what == "prepare" else folder / "store"
-            more = (asked.kind, count) if asked.what == "prepare" else (count,)
+            more = (asked.kind, asked.a_line, count) if asked.what == "prepare" else (count,)
             # A process of its own: what one leaves behind is not counted as another's.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=context) as pool:

@@ -173,3 +173,9 @@ def test_a_command_says_it_in_one_line(copy, command, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert ended.value.code == 1
     assert "damaged" in said and len(said.splitlines()) == 1, said
+
+
+def test_names_in_a_stranger_s_tables_move_no_cursor(copy):
+    (copy / "evaluation.json").write_text('{"test\\u001b[2J": {"nll": 1.5}}')
+    with pytest.raises(UserError, match="damaged"):
+        evaluation.evaluations(copy)

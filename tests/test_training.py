@@ -16,6 +16,7 @@ from midsentence.config import recipes
 from midsentence.learning import checkpoint, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
 from midsentence.learning.procedures import Aggressive
+from midsentence.parts.layers import Block
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 
@@ -471,3 +472,27 @@ def test_tensorboard_is_an_option(corpus, tmp_path):
     assert [e.step for e in held.Scalars("train/elbo")] == [25, 50]
     written = [r["kl"] for r in records(out, "valid")]
     assert [e.value for e in held.Scalars("valid/kl")] == pytest.approx(written)
+
+
+def test_layers_computed_once_more_give_the_same_training(corpus, tmp_path, monkeypatch):
+    """Down to the dropout: the second computation must draw what the first drew."""
+    narrow = ["encoder.hidden=8", "decoder.hidden=8", "encoder.heads=2", "decoder.heads=2"]
+    kinds = ["encoder.kind=transformer", "decoder.kind=transformer", "encoder.dropout=0.3"]
+    calls, held = [0, 0], []
+    computed = Block._forward
+
+    def counted(*given):
+        calls[len(held)] += 1
+        return computed(*given)
+
+    monkeypatch.setattr(Block, "_forward", counted)
+    for recompute in ("false", "true"):
+        more = ["decoder.dropout=0.3", f"training.recompute={recompute}", "training.max_steps=8"]
+        out = tmp_path / recompute
+        short = [s for s in FAST if "embedding" not in s]
+        pipeline.train(corpus, out, settings=[*short, *kinds, *narrow, *more])
+        held.append(checkpoint.latest(out / "checkpoints")[0])
+    assert calls[1] >= calls[0] + 8 * 2
+    assert held[0].keys() == held[1].keys()
+    for name, tensor in held[0].items():
+        assert torch.equal(tensor, held[1][name]), name

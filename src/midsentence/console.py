@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -105,7 +106,7 @@ def table(columns: dict[str, dict[str, float]]) -> None:
     grid = Table(box=None, pad_edge=False)
     grid.add_column("")
     for name in columns:
-        grid.add_column(name, justify="right")
+        grid.add_column(escape(name), justify="right")
     for key, (label, form, _) in FIGURES.items():
         grid.add_row(label, *(number(c.get(key), form) for c in columns.values()))
     # A pipe has no width: without one, rich would fold long names.

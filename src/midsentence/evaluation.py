@@ -78,10 +78,13 @@ def evaluations(run: Path) -> dict[str, dict[str, float]]:
     path = run / "evaluation.json"
     held = read_json(path) if path.exists() else {}
     try:
-        return {
+        found = {
             name: {key: math.nan if value is None else float(value) for key, value in table.items()}
             for name, table in held.items()
         }
+        if not all(map(str.isprintable, found)):  # names are shown: nothing that moves a cursor
+            raise ValueError
+        return found
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{path} is damaged: remove it, and evaluate again") from None
 
