@@ -3,11 +3,11 @@
     python benchmarks/corpora.py prepare 1000000 3000000 10000000
     python benchmarks/corpora.py order 1000000 10000000 100000000
 
-``prepare``: so many lines of drawn words (Zipf's law, 50,000 of them, 10 a line or --a-line) through a pipe
-into a corpus: seconds, lines a second of one core, and the greatest memory that is the process's
-own (anonymous: the corpus itself is mapped). ``order``: a store of so many sentences is written as
-it stands, then opened, and the batches of an epoch are asked for: all where they are up to ten
-million, else the first of every shard.
+``prepare``: so many lines of drawn words (Zipf's law, 50,000 of them, 10 a line or --a-line)
+through a pipe into a corpus: seconds, lines a second of one core, and the greatest memory that is
+the process's own (anonymous: the corpus itself is mapped). ``order``: a store of so many sentences
+is written as it stands, then opened, and the batches of an epoch are asked for: all where they are
+up to ten million, else the first of every shard.
 """
 
 import argparse

@@ -53,6 +53,19 @@ def test_latents_at_any_batch_size_and_in_any_order(decoder):
     assert other == [whole[i] for i in turned.tolist()]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("how", [Decoding(max_length=6), Decoding(beam=3, max_length=6)])
+def test_in_single_precision_too(decoder, how, precision):
+    """Rounding may depend on the batch, so equality is as likely as no draw at a word's border."""
+    vae, z = tiny(decoder=decoder).float(), latents(60).float()
+    vae.head.precision = precision
+    chance = chances(60, how, seed=3)
+    whole = generate(vae, z, how, chance=chance, batch=60)
+    for size in (1, 7, 64):
+        assert generate(vae, z, how, chance=chance, batch=size) == whole, size
+
+
 def test_seeds_differ_and_repeat():
     vae, z = tiny(), latents(20)
     how = Decoding(max_length=10)

@@ -278,7 +278,7 @@ def test_a_preparation_that_was_killed_is_done_again(tmp_path):
     path.write_bytes(GOOD)
     folder = tmp_path / "corpus"
     (folder / ".train.123.part").mkdir(parents=True)
-    (folder / ".train.jsonl").write_text("[half")
+    (folder / ".train.lines").write_text("half")
     held = prepare(str(path), folder)
     assert len(held.train) + len(held.valid) + len(held.test) == 300
     assert not list(folder.glob(".*"))

@@ -213,7 +213,7 @@ def test_one_killed_while_the_corpus_is_prepared(tmp_path):
     for which in (1, 0):
         out = tmp_path / str(which)
         parent = command("train", "-", "--out", out, "--devices", 2, stdin=subprocess.PIPE)
-        while not list(out.glob("corpus/.train.jsonl")):
+        while not list(out.glob("corpus/.train.lines")):
             assert parent.poll() is None, parent.communicate()
             time.sleep(0.1)
         time.sleep(1)
@@ -243,6 +243,23 @@ def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_pa
     assert parent.returncode != 0
     complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
     assert len(complaints) == 1 and "--resume" in complaints[0], said
+
+
+def test_under_torchrun_one_killed_while_a_model_is_evaluated(corpus, alone):
+    """torchrun ends the other one before it can notice."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+               "--master-port", str(free_port()), "-m", "midsentence", "evaluate",
+               str(alone / "plain"), corpus, "--samples", "20000"]  # fmt: skip
+    parent = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, **QUIET},
+    )  # fmt: skip
+    time.sleep(12)
+    os.kill(children(parent)[1], signal.SIGKILL)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode != 0
+    complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
+    assert len(complaints) == 1 and "what was saved is whole" in complaints[0], said
 
 
 def test_evaluate_and_sample_by_two_say_what_one_says(corpus, alone):

@@ -5,6 +5,7 @@ only the first one writes files and speaks. Alone, every function here is the ob
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,11 @@ LOST = (
     "another process of this command has ended, so this one ends too; what was saved is whole: "
     "find out why (its own message, memory, the network), then the same again, `train` with "
     "--resume"
+)
+
+TOLD = (
+    "told to end (SIGTERM), as launchers do once another process has gone; what was saved is "
+    "whole: the same again, `train` with --resume"
 )
 
 _words: Any = None
@@ -122,13 +128,25 @@ def speaks() -> bool:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Where another process has gone, whatever was under way: UserError, in one line."""
+    """Where another process has gone, whatever was under way: UserError, in one line.
+
+    torchrun ends the others by SIGTERM as soon as one has gone, mostly before they notice. Training
+    has a handler of its own, which saves first.
+    """
+
+    def told(number: int, frame: object) -> None:
+        raise UserError(TOLD)
+
+    before = signal.signal(signal.SIGTERM, told) if together() else None
     try:
         yield
     except RuntimeError as error:
         if lost(error):
             raise UserError(LOST) from None
         raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def gather(mine: T) -> list[T]:

@@ -1,6 +1,5 @@
 """From a source to three token stores and the tokenizer that made them."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -18,6 +17,7 @@ from .tokenizer import Tokenizer
 from .tolerance import Bad
 
 WORDS = ("tokenizer.json",)
+SPOOL: Any = {"encoding": "utf-8", "newline": "\n"}
 
 
 @dataclass
@@ -87,13 +87,12 @@ def prepare(
     }
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    spools = {part: folder / f".{part}.jsonl" for part in PARTS}
+    spools = {part: folder / f".{part}.lines" for part in PARTS}
     try:
         clean(folder)  # of what was begun by a process that was killed
         with ExitStack() as stack:
             written = {
-                part: stack.enter_context(path.open("w", encoding="utf-8"))
-                for part, path in spools.items()
+                part: stack.enter_context(path.open("w", **SPOOL)) for part, path in spools.items()
             }
             for part, line in split(read(named, **columns), seed=seed, **fractions):
                 written[part].write(_dump(line))
@@ -141,10 +140,12 @@ def prepare(
 
 
 def _dump(line: Line) -> str:
-    return json.dumps([line.text, line.label]) + "\n"
+    """One line of a file, for no text and no label has a tab or an end of line in it."""
+    return f"{line.label or ''}\t{line.text}\n"
 
 
 def _load(path: Path) -> Iterator[Line]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(**SPOOL) as file:
         for row in file:
-            yield Line(*json.loads(row))
+            label, _, text = row[:-1].partition("\t")
+            yield Line(text, label or None)

@@ -2,11 +2,11 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from glob import glob
 from io import BufferedIOBase
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UserError
 from .sources import opened
@@ -20,8 +20,7 @@ BLOCK = 1 << 16
 CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ")
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One sentence. Lines of one `group` stay on one side of a split."""
 
     text: str
