@@ -1,7 +1,8 @@
 """The last good checkpoint and model survive every failed write.
 
 The short form takes each kind of trouble in turn and, where it costs, some of the places; with
-TORTURE=1 it is every kind at every place.
+TORTURE=1 it is every kind at every place, and of a whole training every place (six hundred), the
+kinds in turn.
 """
 
 import errno
@@ -48,6 +49,8 @@ def content(folder):
 def failures(folder, act, for_ever=False, most=None):
     """(place, trouble) for everything `act` asks of the disk; of `most` places in the short form.
 
+    Whatever has `most` is costly, and has the troubles in turn in the long form too.
+
     What `act` does without trouble is done once, to count them.
     """
     disk = Disk(folder)
@@ -57,7 +60,7 @@ def failures(folder, act, for_ever=False, most=None):
     every = 1 if LONG or not most else max(1, disk.count // most)
     places = range(1, disk.count + 1, every)
     for k, place in enumerate(places):
-        for number in TROUBLES if LONG else [TROUBLES[k % 3]]:
+        for number in TROUBLES if LONG and not most else [TROUBLES[k % 3]]:
             yield disk.seen[place - 1], Disk(folder, failing(number), place, for_ever=for_ever)
 
 
