@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 LINE, LATENT, BATCH, VOCAB = 20, 32, 32, 10_000
-AXES = [{}, {"vocab": 50_000}, {"latent": 512}, {"batch": 512},
-        {"vocab": 50_000, "latent": 512, "batch": 512}]  # fmt: skip
+AXES = [{}, {"vocab": 50_000}, {"latent": 512}, {"batch": 512}]
 
 
 def draw(path: Path, millions: float, vocab: int) -> None:
@@ -98,7 +97,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--words", nargs="+", type=float, default=[1, 10, 100], help="millions")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=100, help="100 or more: speed is by fifties")
     parser.add_argument("--svg", type=Path)
     asked = parser.parse_args()
     rows = []
