@@ -242,6 +242,25 @@ def test_training_ends_with_one_line_and_goes_on_after_it(corpus, run, tmp_path,
     assert ended > 1
 
 
+def test_the_first_model_of_a_run_that_fails_between_its_files(corpus, run, tmp_path):
+    """The manifest is there, some of its files never were: the run goes on all the same."""
+    out = tmp_path / "run"
+    disk = Disk(out)
+    watched(disk)
+    pipeline.train(corpus, out, settings=SHORT)
+    watched(None)
+    renamed = [i for i, what in enumerate(disk.seen) if what.startswith("os.rename")]
+    first = next(n for n, i in enumerate(renamed) if "model.safetensors" in disk.seen[i])
+    for at in renamed[first - 2 : first + 1]:
+        shutil.rmtree(out)
+        watched(Disk(out, failing(errno.EIO), at + 1))
+        with pytest.raises(UserError, match="cannot be written"):
+            pipeline.train(corpus, out, settings=SHORT)
+        watched(None)
+        begin_or_go_on(corpus, out)
+        same_end(out, run)
+
+
 def test_two_trainings_into_one_folder_are_refused(corpus, tmp_path):
     out = tmp_path / "run"
 

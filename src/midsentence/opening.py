@@ -100,7 +100,8 @@ def verify(folder: Path, names: Collection[str], *, mixed: bool = False) -> None
     """Check that a folder's manifest is of just these files, and they are what it says.
 
     mixed: some may be those before and some the new ones, as a process that was killed while it
-    replaced them leaves them (`writing.replace_files`). Raises UserError naming the damaged file.
+    replaced them leaves them (`writing.replace_files`); what was not there before need not be.
+    Raises UserError naming the damaged file.
     """
     if not (folder / "manifest.json").exists():
         raise UserError(f"{folder}: no manifest.json, so this is not a finished model")
@@ -114,14 +115,16 @@ def verify(folder: Path, names: Collection[str], *, mixed: bool = False) -> None
         first = sorted(map(repr, set(files) ^ set(names)))[0][:80]
         raise UserError(f"{folder}/manifest.json is not of a folder of this kind, first at {first}")
     most = memory()
-    for name in files:
+    may_lack = set(files) - set(before) if mixed and "before" in content else set()
+    held = [name for name in files if name not in may_lack or (folder / name).exists()]
+    for name in held:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{folder}: {name!r} of the manifest is missing; copy it afresh")
         if path.suffix == ".safetensors" and path.stat().st_size > most:
             raise UserError(f"{path} is larger than the memory there is ({most / 2**30:.0f} GiB)")
-    found = {name: digest(folder / name) for name in files}
-    odd = [name for name in files if found[name] != files[name]]
+    found = {name: digest(folder / name) for name in held}
+    odd = [name for name in held if found[name] != files[name]]
     if mixed:
         odd = [name for name in odd if found[name] != before.get(name)]
     if odd and found != before:

@@ -107,8 +107,8 @@ def replace_files(folder: Path, writers: Mapping[str, Callable[[Path], None]]) -
             write(made[name])
             flush(made[name])
         content = {"files": {name: digest(path) for name, path in made.items()}}
-        if all((folder / name).is_file() for name in writers):
-            content["before"] = {name: digest(folder / name) for name in writers}
+        there = [name for name in writers if (folder / name).is_file()]
+        content["before"] = {name: digest(folder / name) for name in there}
         _write_manifest(folder, content)
         for name, path in made.items():
             path.replace(folder / name)
