@@ -141,7 +141,7 @@ def test_score_and_evaluate_agree(home):
 def test_compare_report_recipes_corpora(home):
     assert b"Perplexity" in call("compare run run", cwd=home).stdout
     (home / "[bold]").symlink_to(home / "run")
-    assert b"[bold] (test" in call("compare [bold]", cwd=home).stdout
+    assert b"[bold] (" in call("compare [bold]", cwd=home).stdout
     assert "| run |" in call("compare run --markdown", cwd=home).stdout.decode()
     assert json.loads(call("compare run --json", cwd=home).stdout)
     assert call("report run", cwd=home).stdout.decode().strip() == "run/report.html"
