@@ -127,17 +127,22 @@ def test_going_on_with_fewer_and_again_with_more(corpus, alone, tmp_path):
         assert texts[0] == texts[1]
 
 
-def node(rank, port, corpus, out, *asked, nodes=2, each=1):
-    """What one of two machines runs, as the manual has it; here the other is on loopback too."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes,
+def torchrun(port, *command, rank=0, nodes=1, each=2):
+    """What one of some machines runs, as the manual has it; here all are on loopback."""
+    started = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes,
                "--node-rank", rank,
                "--nproc-per-node", each, "--master-addr", "127.0.0.1", "--master-port", port,
-               "-m", "midsentence", "train", corpus, "--out", out]  # fmt: skip
-    settings = [part for setting in asked for part in ("--set", setting)]
+               "-m", "midsentence", *command]  # fmt: skip
     return subprocess.Popen(
-        [*map(str, command), *settings], stderr=subprocess.PIPE, text=True,
+        [*map(str, started)], stderr=subprocess.PIPE, text=True,
         env={**os.environ, **QUIET, "GLOO_SOCKET_IFNAME": "lo"}, start_new_session=True,
     )  # fmt: skip
+
+
+def node(rank, port, corpus, out, *asked, nodes=2, each=1):
+    settings = [part for setting in asked for part in ("--set", setting)]
+    command = ["train", corpus, "--out", out, *settings]
+    return torchrun(port, *command, rank=rank, nodes=nodes, each=each)
 
 
 def free_port():
@@ -247,13 +252,8 @@ def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_pa
 
 def test_under_torchrun_one_killed_while_a_model_is_evaluated(corpus, alone):
     """torchrun ends the other one before it can notice."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-               "--master-port", str(free_port()), "-m", "midsentence", "evaluate",
-               str(alone / "plain"), corpus, "--samples", "20000"]  # fmt: skip
-    parent = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        env={**os.environ, **QUIET},
-    )  # fmt: skip
+    long = ("evaluate", alone / "plain", corpus, "--samples", 20_000)
+    parent = torchrun(free_port(), *long)
     time.sleep(12)
     os.kill(children(parent)[1], signal.SIGKILL)
     _, said = parent.communicate(timeout=60)
