@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_export, cli_measuring, cli_space, cli_web
+from . import cli_directions, cli_export, cli_measuring, cli_space, cli_web
 from .cli_options import Devices, Json, OnBad, Sources, fail, fail_once, hang_up, say, spread
 from .cli_writing import decode, encode, interpolate, reconstruct, sample, score
 from .errors import UserError
@@ -114,7 +114,7 @@ def train(
 
 
 WRITING = (sample, reconstruct, interpolate, encode, decode, score)
-for command in (*WRITING, *cli_space.COMMANDS, *cli_measuring.COMMANDS):
+for command in (*WRITING, *cli_space.COMMANDS, *cli_directions.COMMANDS, *cli_measuring.COMMANDS):
     app.command()(command)
 
 
