@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from midsentence.parts import log_softmax as module
-from midsentence.parts.head import BagOfWords, Head
+from midsentence.parts.head import BagOfWords, Head, Writer
 from midsentence.parts.log_softmax import draw_words
 
 V, H, M = 53, 16, 37
@@ -177,6 +177,21 @@ def test_pad_and_start_carry_no_mass():
     logits = head.logits(torch.randn(5, H))
     assert torch.isneginf(logits[:, :2]).all()
     assert logits.shape == (5, V)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied, width", [(False, H), (True, 10)])
+@pytest.mark.parametrize("rows", [1, 5, M])
+def test_parts_are_the_logits_a_few_rows_at_a_time(precision, tied, width, rows):
+    head = make(tied, width, precision=precision)
+    writer, hidden = Writer(head), torch.randn(M, H)
+    writer.rows = rows
+    for _ in range(2):  # the memory of a first round is used again
+        some, logits = zip(*((h, found.clone()) for h, found in writer.parts(hidden)), strict=True)
+        assert max(map(len, logits)) == rows
+        assert torch.equal(torch.cat(some), hidden)
+        tight = 1e-5 if precision == "float32" else 0.05
+        assert torch.allclose(torch.cat(logits), head.logits(hidden), atol=tight)
 
 
 def test_no_rows_is_no_trouble():

@@ -97,13 +97,13 @@ def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> 
     rows = torch.arange(len(z), device=z.device)
     for place in range(how.max_length):
         hidden, state = vae.decoder.step(words, state)
-        parts = zip(hidden[:, -1].split(ROWS), chance[rows].split(ROWS), strict=True)
+        lots = chance[rows].split(head.rows)
         chosen = torch.cat(
             [
-                _likeliest(head, h, head.logits(h), 1)[1][:, 0]
+                _likeliest(head, h, logits, 1)[1][:, 0]
                 if how.greedy
-                else draw(truncate(head.logits(h), how), row[:, place])
-                for h, row in parts
+                else draw(truncate(logits, how), lot[:, place])
+                for (h, logits), lot in zip(head.parts(hidden[:, -1]), lots, strict=True)
             ]
         )
         written[rows, place] = chosen
@@ -120,7 +120,7 @@ def truncate(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"
     """What `how` draws from: weights, which need not sum to 1. `logits` is overwritten."""
     if how.temperature != 1:
         logits.div_(how.temperature)
-    weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    weights = logits.softmax(-1)
     if how.top_k:
         least = top(weights, min(how.top_k, weights.shape[-1]))[0][:, -1:]
         weights = weights.where(weights >= least, 0)
@@ -185,9 +185,6 @@ def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int
 SPARE = 3
 """Words looked at again beyond those asked for."""
 
-ROWS = 256
-"""Sentences whose logits are made at once, so that they stay in the cache."""
-
 BLOCK = 128
 """Words looked at together by `draw` and `top`."""
 
@@ -221,7 +218,7 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     rows = torch.arange(count, device=z.device)
     for _ in range(how.max_length):
         hidden, state = vae.decoder.step(prefixes[:, :, -1].reshape(-1, 1), state)
-        parts = [_continuations(head, h, width) for h in hidden[:, -1].split(ROWS)]
+        parts = [_continuations(head, *part, width) for part in head.parts(hidden[:, -1])]
         ending, next_scores, words = (torch.cat(column) for column in zip(*parts, strict=True))
         ended, which = (scores + ending.view_as(scores)).max(1)
         for row in (ended > best[rows]).nonzero().flatten().tolist():
@@ -253,9 +250,10 @@ def _likeliest(head: Writer, hidden: Tensor, logits: Tensor, k: int) -> tuple[Te
     return found, words.gather(1, place)
 
 
-def _continuations(head: Writer, hidden: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _continuations(
+    head: Writer, hidden: Tensor, logits: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """log p of ``</s>`` (N,), and of the `width` likeliest other words, (N, W), with their ids."""
-    logits = head.logits(hidden)
     total = logits.logsumexp(-1, keepdim=True)
     ending = head.exact(hidden, torch.full_like(total, EOS, dtype=torch.long)) - total
     logits[:, EOS] = -torch.inf

@@ -1,11 +1,13 @@
 """The vocabulary head: hidden states -> log-probabilities of words. Most of the time goes here."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .log_softmax import FIRST, TargetLogProb
+from .log_softmax import CHUNK, FIRST, TargetLogProb
 
 
 class Head(nn.Module):
@@ -104,12 +106,30 @@ class Writer:
         never = head.bias.new_full((FIRST,), -torch.inf)
         self.map, self.table, self.bias = head.map, head.table, torch.cat([never, head.bias])
         self.quick = self.table.to(kind), self.bias.to(kind)
+        # fp32 products rearrange the whole table each time: a few rows would not be worth it.
+        cached = kind == torch.bfloat16 and self.bias.device.type == "cpu"
+        self.rows = FEW if cached else max(1, CHUNK // len(self.table))
+        self.room = self.quick[1].new_empty(0)
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id, as the products' precision has them; minus infinity for <pad> and <s>."""
         table, bias = self.quick
         found = nn.functional.linear(self._mapped(hidden).to(table.dtype), table, bias)
         return found.to(hidden.dtype)
+
+    def parts(
+        self, hidden: Float[Tensor, "N H"]
+    ) -> Iterator[tuple[Float[Tensor, "M H"], Float[Tensor, "M V"]]]:
+        """Some of the rows at a time, with their logits, which the next ones overwrite."""
+        table, bias = self.quick
+        size = min(self.rows, len(hidden))
+        if len(self.room) < size:
+            self.room = bias.new_empty(size, len(bias))
+        for some in hidden.split(self.rows):
+            room = self.room[: len(some)]
+            with torch.no_grad():
+                torch.addmm(bias, self._mapped(some).to(table.dtype), table.t(), out=room)
+            yield some, room.to(hidden.dtype)
 
     def exact(
         self, hidden: Float[Tensor, "N H"], words: Int[Tensor, "N K"]
@@ -120,6 +140,10 @@ class Writer:
 
     def _mapped(self, hidden: Tensor) -> Tensor:
         return hidden if self.map is None else self.map(hidden)
+
+
+FEW = 256
+"""Rows of bf16 logits made at once, so that they stay in the cache."""
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
