@@ -56,7 +56,9 @@ def trained(folder: str, out: str, latent: int, batch: int, steps: int) -> None:
     from midsentence.learning import trainer
     from midsentence.text.corpus import Corpus
 
-    settings = config.compose("ptb", None, [f"latent={latent}", "training.epochs=1000"])
+    settings = config.compose(
+        "ptb", None, ["head.gradient_words=0", f"latent={latent}", "training.epochs=1000"]
+    )
     settings.training.max_steps = steps
     settings.training.batch_sentences, settings.training.batch_tokens = batch, 1 << 20
     corpus = Corpus.open(Path(folder))

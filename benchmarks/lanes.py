@@ -44,7 +44,8 @@ class Ours:
             "ptb",
             None,
             [*reads, *writes, f"decoder.dropout={DROPOUT}", "head.tied=false",
-             "encoder.pooling=last", f"precision={precision}", "training.epochs=1000", *settings],
+             "head.gradient_words=0", "encoder.pooling=last", f"precision={precision}",
+             "training.epochs=1000", *settings],
         )  # fmt: skip
         self.config.seed = 1
         if size == "yahoo":

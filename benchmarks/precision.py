@@ -26,7 +26,9 @@ def trained(
     corpus: Corpus, out: Path, seed: int, steps: int, setting: str
 ) -> tuple[TextVAE, float]:
     """The model, and the seconds that it took."""
-    settings = config.compose("ptb", None, [setting, f"training.max_steps={steps}"])
+    settings = config.compose(
+        "ptb", None, ["head.gradient_words=0", setting, f"training.max_steps={steps}"]
+    )
     settings.seed = seed
     out.mkdir()
     seconds = trainer.train(settings, corpus, out).seconds

@@ -20,8 +20,9 @@ from midsentence.evaluation import evaluations
 from midsentence.fitted import FittedPrior
 from midsentence.learning import fitting
 from midsentence.learning.kinds import KINDS, build, settings_of
-from midsentence.measuring.likelihood import evaluate
+from midsentence.measuring.likelihood import evaluate, log_aggregate, survey
 from midsentence.parts.diffusion import Denoised, Diffusion
+from midsentence.parts.priors import Exemplars, Gaussians
 from midsentence.plain_json import dumps
 from midsentence.prior_fitting import fit_prior
 from test_cli import LINES, SMALL, call
@@ -31,6 +32,7 @@ QUICK = {
     "mog": ["components=8"],
     "flow": ["flow=maf", "layers=3"],
     "diffusion": ["width=64", "blocks=2", "steps=20"],
+    "aggregate": [],
 }
 
 
@@ -139,13 +141,60 @@ def test_a_diffusion_says_that_it_has_no_density():
         law.log_prob(torch.zeros(2))
 
 
-def test_the_mixture_is_fitted_by_its_own_density():
-    prior = build(settings_of("mog", ["components=5"]), 3)
-    nn.init.normal_(prior.log_scales, std=0.5)
-    nn.init.normal_(prior.logits)
-    points = torch.randn(50, 3) * 2
-    loss = KINDS["mog"].loss(prior, points)
-    assert torch.allclose(loss, -prior().log_prob(points), rtol=1e-4)
+@pytest.mark.parametrize("room", [Gaussians.ROOM, 12])
+def test_the_density_of_a_mixture_is_that_of_its_parts(monkeypatch, room):
+    """Multiplied out in products of matrices, narrow components too; and so is its gradient."""
+    monkeypatch.setattr(Gaussians, "ROOM", room)
+    torch.manual_seed(9)
+    logits, means, log_scales = torch.randn(5), 3 * torch.randn(5, 3), torch.randn(5, 3)
+    log_scales[0] = -7
+    z = torch.randn(4, 2, 3)
+    z[0] = means[0] + 1e-3 * torch.randn(2, 3)
+    inputs = [x.double().requires_grad_() for x in (logits, means, log_scales, z)]
+
+    def direct(logits, means, log_scales, z):
+        parts = Normal(means, log_scales.exp()).log_prob(z[..., None, :]).sum(-1)
+        return (logits.log_softmax(0) + parts).logsumexp(-1)
+
+    def ours(logits, means, log_scales, z):
+        return Gaussians(logits, means, log_scales.exp()).log_prob(z)
+
+    expected = direct(*inputs)
+    assert torch.allclose(ours(*inputs), expected, atol=1e-9)
+    single = ours(*(x.detach().float() for x in inputs))
+    assert single.dtype == torch.float32
+    exact = direct(*(x.detach().float().double() for x in inputs))
+    assert torch.allclose(single.double(), exact, rtol=1e-5)
+    slopes = [torch.autograd.grad(law(*inputs).sum(), inputs) for law in (ours, direct)]
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("law", [Gaussians, Exemplars])
+def test_a_mixture_draws_each_component_as_often_as_it_should(law):
+    torch.manual_seed(10)
+    means, scales = torch.tensor([[-5.0, 0.0], [5.0, 1.0]]), torch.tensor([[0.1, 1.0], [0.5, 2.0]])
+    drawn = law(torch.tensor([0.2, 0.8]).log(), means, scales).sample((100, 200))
+    assert drawn.shape == (100, 200, 2)
+    first = drawn[..., 0] < 0
+    assert first.double().mean() == pytest.approx(0.2, abs=4 * math.sqrt(0.16 / 20_000))
+    for one, mean, scale in zip((first, ~first), means, scales, strict=True):
+        assert torch.allclose(drawn[one].mean(0), mean, atol=0.1)
+        assert torch.allclose(drawn[one].std(0), scale, rtol=0.05)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_an_aggregate_is_the_mean_of_the_posteriors(labels):
+    """With labels, of u: where all sentences have one label, that is q(z|y) by another way."""
+    vae, train, held = tiny(**LABELS if labels else {}), lines(40, seed=1), lines(9, seed=2)
+    if labels:
+        train.labels, held.labels = np.ones(40, dtype=int), np.ones(9, dtype=int)
+    found, others = survey(vae, train), survey(vae, held)
+    vae.prior, figures = fitting.fit_prior(vae, settings_of("aggregate", []), train, held)
+    assert figures["improvement"] == pytest.approx(figures["log_pz"] - figures["log_pz_own"])
+    p = vae.prior_of(others.label, len(held))
+    expected = log_aggregate(vae, found, others.z, others.label)
+    assert torch.allclose(p.log_prob(others.z), expected)
 
 
 def test_energy_distance_of_two_points_each_by_hand():
@@ -190,17 +239,17 @@ def hollow(**parts):
     return vae
 
 
+@pytest.mark.parametrize("chosen", ["mog", "aggregate"])
 @pytest.mark.parametrize("labels", [False, True])
-def test_the_bound_gains_what_held_out_latents_gain(labels):
+def test_the_bound_gains_what_held_out_latents_gain(labels, chosen):
     """With labels the prior is fitted to u, and every label moves and stretches it to its z."""
     vae, train, held = hollow(**LABELS if labels else {}), lines(400, seed=1), lines(300, seed=2)
     if labels:
         train.labels, held.labels = (np.arange(len(part)) % 3 - 1 for part in (train, held))
     before = evaluate(vae, held, held.sizes, 20)
     own = vae.prior
-    prior, found = fitting.fit_prior(
-        vae, settings_of("mog", ["components=8"]), train, held, steps=200
-    )
+    settings = settings_of(chosen, QUICK[chosen])
+    prior, found = fitting.fit_prior(vae, settings, train, held, steps=200)
     assert vae.prior is own
     assert found["improvement"] == pytest.approx(found["log_pz"] - found["log_pz_own"])
     assert found["improvement"] > 5
@@ -246,9 +295,12 @@ def test_what_has_no_prior_to_fit_is_refused_by_name():
     sphere = tiny(posterior={"kind": "vmf"}, prior={"kind": "sphere"})
     with pytest.raises(UserError, match="'vmf' lies on the unit sphere"):
         fitting.fit_prior(sphere, chosen, lines(9), lines(9))
+    full = tiny(posterior={"kind": "full"})
+    with pytest.raises(UserError, match=r"needs posterior\.kind = 'gaussian'"):
+        fitting.fit_prior(full, settings_of("aggregate", []), lines(9), lines(9))
     with pytest.raises(UserError, match="Did you mean 'components'"):
         settings_of("mog", ["component=3"])
-    with pytest.raises(UserError, match=r"no prior 'vamp'.* mog, flow, diffusion"):
+    with pytest.raises(UserError, match=r"no prior 'vamp'.* mog, flow, diffusion, aggregate"):
         settings_of("vamp", [])
     with pytest.raises(UserError, match="fit-prior RUN --kind diffusion"):
         config.compose(None, None, ["prior.kind=diffusion"])
@@ -277,7 +329,7 @@ def fit(home, kind, more=""):
     return done.stdout.decode()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUICK)
 def test_saved_and_opened_it_is_the_same(home, tmp_path, kind):
     found = json.loads(fit(home, kind, "--json"))
     assert found["kind"] == kind
@@ -409,6 +461,15 @@ def test_a_prior_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
 def test_python_and_the_command_agree(home):
     told = json.loads(fit(home, "mog", "--json --seed 3"))
     assert fit_prior(home / "run", "mog", QUICK["mog"], seed=3, steps=30, force=True) == told
+
+
+def test_of_many_sentences_an_aggregate_has_so_many(home):
+    found = fit_prior(home / "run", "aggregate", ["components=5"], force=True)
+    assert found["sentences"] == 5
+    model = TextVAE.from_pretrained(home / "run")
+    assert model.fitted.settings == {"kind": "aggregate", "components": 5}
+    every = fit_prior(home / "run", "aggregate", force=True)["sentences"]
+    assert TextVAE.from_pretrained(home / "run").fitted.settings["components"] == every > 5
 
 
 def test_help_has_examples():

@@ -67,7 +67,7 @@ def evaluate(
 
 def fit_prior(
     run: Run,
-    kind: Annotated[str, typer.Option(help="mog, flow or diffusion.")] = "mog",
+    kind: Annotated[str, typer.Option(help="mog, flow, diffusion or aggregate.")] = "mog",
     set_: Annotated[list[str], typer.Option("--set", help="A setting of the prior, a=b.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="The same seed gives the same prior.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 3000,
@@ -85,6 +85,8 @@ def fit_prior(
       midsentence fit-prior runs/poems --kind flow --set flow=maf --force
 
       midsentence fit-prior runs/poems --kind diffusion       samples well, has no likelihood
+
+      midsentence fit-prior runs/poems --kind aggregate       every training sentence's posterior
 
       midsentence sample runs/poems --own-prior               the prior it was trained with
     """

@@ -29,7 +29,8 @@ from .sections import (
 )
 
 AFTERWARDS = {
-    ("prior", "diffusion"): "fit it after training: midsentence fit-prior RUN --kind diffusion"
+    ("prior", kind): f"fit it after training: midsentence fit-prior RUN --kind {kind}"
+    for kind in ("diffusion", "aggregate")
 }
 """Parts of a finished model that training has no use for, and what to do instead."""
 

@@ -26,18 +26,22 @@ def fit_prior(
     force: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Fit a prior of `kind` (mog, flow, diffusion) to a finished run, into its folder ``prior``.
+    """Fit a prior of `kind` (mog, flow, diffusion, aggregate) to a finished run, into ``prior``.
 
-    settings: ``components=100`` and the like. force: replace one that is there. progress: told how
-    many more steps are done. Returns the figures of `learning.fitting.gain`. Raises UserError.
+    settings: ``components=100`` and the like; an aggregate has one for each sentence, or so many.
+    force: replace one that is there. progress: told how many more steps are done. Returns the
+    figures of `learning.fitting.gain`. Raises UserError.
     """
     run = Path(run)
     model = TextVAE.from_pretrained(run, prior="own")
     chosen = settings_of(kind, list(settings))
     fitted.vacant(run, force)
     data = Corpus.open(run / "corpus")
+    train = pick(data.train, chosen["components"] if kind == "aggregate" else SENTENCES, seed)
+    if kind == "aggregate":
+        chosen["components"] = len(train)
     part, figures = fitting.fit_prior(
-        model.vae, chosen, pick(data.train, SENTENCES, seed), pick(data.valid, fitting.HELD, seed),
+        model.vae, chosen, train, pick(data.valid, fitting.HELD, seed),
         seed=seed, steps=steps, progress=progress,
     )  # fmt: skip
     made = fitted.FittedPrior(chosen, part)

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 
 from ..errors import UserError
 from ..measuring.likelihood import Sentences, groups, measuring
+from ..parts.priors import Aggregate
 from ..text.batches import Batch
 from ..vae import VAE, density, draw
 from .kinds import KINDS, Kind, build
@@ -85,19 +87,48 @@ def fit_prior(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A prior of `settings` (its kind among them) for `vae`, and how it compares on `held`.
 
-    The figures are `gain`'s. `vae` must have the prior it was trained with, and keeps it.
+    The figures are `gain`'s. An aggregate has a component for each sentence of `train`. `vae` must
+    have the prior it was trained with, and keeps it.
     """
     check(vae)
-    samples = max(1, min(DRAWS, ROOM // (len(train) * vae.latent)))
-    points = posterior_draws(vae, train, samples, seed)
     samples = max(1, min(DRAWS, HELD // len(held)))
     checked = posterior_draws(vae, held, samples, seed + 1)
-    prior = fit(
-        settings, points.flatten(0, 1), checked.flatten(0, 1),
-        seed=seed, steps=steps, progress=progress,
-    )  # fmt: skip
+    if settings["kind"] == "aggregate":
+        prior: nn.Module = aggregate(vae, train)
+        progress(steps)
+    else:
+        samples = max(1, min(DRAWS, ROOM // (len(train) * vae.latent)))
+        points = posterior_draws(vae, train, samples, seed)
+        prior = fit(
+            settings, points.flatten(0, 1), checked.flatten(0, 1),
+            seed=seed, steps=steps, progress=progress,
+        )  # fmt: skip
     figures = {"sentences": len(train), "held_out": len(held), **gain(vae.prior, prior, checked)}
     return prior, figures
+
+
+def aggregate(vae: VAE, sentences: Sentences) -> Aggregate:
+    """The mean of the sentences' posteriors; with labels, of what they are for u.
+
+    Raises UserError where they are no diagonal Gaussians.
+    """
+    loc, scale = [], []
+    with measuring(vae, 0):
+        for _, batch in groups(vae, sentences):
+            q = vae.infer(batch)
+            if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+                raise UserError(
+                    "an aggregate prior needs posterior.kind = 'gaussian': fit mog or flow"
+                )
+            mean, edge = q.mean, q.mean + q.stddev
+            if vae.labels is not None:  # they move and stretch, so that a Gaussian stays one
+                mean, edge = (vae.labels.base(x, batch.labels) for x in (mean, edge))
+            loc.append(mean)
+            scale.append(edge - mean)
+        prior = Aggregate(vae.latent, vae.posterior, components=len(sentences)).to(loc[0])
+        prior.means.copy_(torch.cat(loc))
+        prior.log_scales.copy_(torch.cat(scale).log())
+    return prior
 
 
 def fit(

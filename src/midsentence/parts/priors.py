@@ -1,10 +1,12 @@
 """Priors: the distribution p(z) that sentences are sampled from."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from ..errors import UserError
@@ -53,8 +55,23 @@ class Mixture(nn.Module):
         self.log_scales = nn.Parameter(torch.zeros(components, latent))
 
     def forward(self) -> Distribution:
-        parts = Independent(Normal(self.means, self.log_scales.exp(), validate_args=False), 1)
-        return mixture(self.logits, parts)
+        return Gaussians(self.logits, self.means, self.log_scales.exp())
+
+
+class Aggregate(Mixture):
+    """The aggregate posterior of training sentences, p(z) = (1/C) sum_n q(z|x_n), by `fit-prior`.
+
+    Of all priors the one with the largest bound on those sentences (Hoffman & Johnson 2016;
+    Tomczak & Welling 2018, eq. 6-8); with a sentence a component it is the exemplar VAE's (Norouzi,
+    Fleet & Norouzi 2020, "Exemplar VAE"). components: sentences at most. Nothing is learned, and
+    each component is what the encoder says of one sentence.
+    """
+
+    def __init__(self, latent: int, posterior: nn.Module, *, components: int = 100_000):
+        super().__init__(latent, posterior, components=components)
+
+    def forward(self) -> Distribution:
+        return Exemplars(self.logits, self.means, self.log_scales.exp())
 
 
 class Vamp(nn.Module):
@@ -108,6 +125,50 @@ class FlowPrior(nn.Module):
 
     def forward(self) -> Distribution:
         return Flowed(self.loc, self.log_scale.exp(), self.flow(None))
+
+
+class Gaussians(MixtureSameFamily):
+    """A mixture of C diagonal Gaussians, as fast for a hundred thousand of them as for a few.
+
+    The squares are multiplied out, so that a density is a product of matrices, in float64: in fp32
+    what they cancel would be lost.
+    """
+
+    ROOM = 1 << 24
+    """Densities of points under components that are held at once."""
+
+    def __init__(
+        self, logits: Float[Tensor, "C"], means: Float[Tensor, "C D"], scales: Float[Tensor, "C D"]
+    ):
+        parts = Independent(Normal(means, scales, validate_args=False), 1)
+        super().__init__(Categorical(logits=logits), parts, validate_args=False)
+        self.means, self.scales = means, scales
+
+    def log_prob(self, value: Float[Tensor, "*K D"]) -> Float[Tensor, "*K"]:
+        means, scales = self.means.double(), self.scales.double()
+        precision = scales.square().reciprocal()
+        towards = (means * precision).T
+        constant = self.mixture_distribution.logits.double() - 0.5 * (
+            (means.square() * precision + math.log(2 * math.pi)).sum(1) + 2 * scales.log().sum(1)
+        )
+        found = []
+        for z in value.reshape(-1, value.shape[-1]).split(max(1, self.ROOM // len(means))):
+            z = z.double()
+            each = torch.addmm(constant, z, towards).addmm(z.square(), precision.T, alpha=-0.5)
+            found.append(each.logsumexp(1))
+        return torch.cat(found).view(value.shape[:-1]).to(value.dtype)
+
+
+class Exemplars(Gaussians):
+    """The same with so many components that each draw is one of the chosen component only.
+
+    `Gaussians` draws of all of them, as torch does; a seed's text under a mixture depends on it.
+    """
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            chosen = self.mixture_distribution.sample(torch.Size(sample_shape))
+            return torch.normal(self.means[chosen], self.scales[chosen])
 
 
 def mixture(logits: torch.Tensor, parts: Distribution) -> Distribution:
