@@ -288,6 +288,7 @@ SETTINGS = {
     "labels_not_in_the_weights": ["labels.shares={a=0.5, b=0.5}"],
     "a_tied_head_of_other_widths": ["head.tied=true", "decoder.embedding=5"],
     "a_dropout_of_nan": ["encoder.dropout=nan"],
+    "a_weight_drop_of_one": ["decoder.weight_drop=1.0"],
     "an_unknown_precision": ["precision='float128'"],
 }
 

@@ -244,11 +244,32 @@ def test_a_language_model_is_the_same_story_without_a_latent(decoder):
     assert silent(vae) == []
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_dropouts_act_in_training_only(decoder):
-    writing = {"dropout": 0.5, "word_dropout": 0.5}
+DROPOUTS = [(d, {"dropout": 0.5, "word_dropout": 0.5}) for d in DECODERS]
+DROPOUTS += [("lstm", {"weight_drop": 0.5}), ("gru", {"weight_drop": 0.5, "layers": 2})]
+
+
+@pytest.mark.parametrize(("decoder", "writing"), DROPOUTS)
+def test_dropouts_act_in_training_only(decoder, writing):
     vae = tiny(decoder=decoder, writing=writing)
     z = torch.randn(1, 4, 3, dtype=torch.float64)
     assert torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))
     vae.train()
     assert not torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_weight_drop_is_the_net_with_fewer_recurrent_weights(decoder, layers):
+    vae = tiny(decoder=decoder, writing={"weight_drop": 0.5, "layers": layers}).train()
+    z = torch.randn(1, 4, 3, dtype=torch.float64)
+    torch.manual_seed(1)
+    dropped = vae.log_px(batch(), z)
+    dropped.sum().backward()
+    torch.manual_seed(1)
+    for name, weight in vae.decoder.net.named_parameters():
+        if "weight_hh" in name:
+            kept = torch.nn.functional.dropout(weight.detach(), 0.5)
+            assert torch.equal(weight.grad == 0, kept == 0)
+            weight.data = kept
+    vae.eval()
+    torch.testing.assert_close(vae.log_px(batch(), z), dropped)

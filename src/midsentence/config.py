@@ -193,7 +193,7 @@ def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict
     for name, held in settings.items():
         if name in COUNTS and held < 1:
             raise UserError(f"{role}.{name} = {held}: it must be at least 1")
-        if name.endswith("dropout") and isinstance(held, float) and not 0 <= held < 1:
+        if name.endswith(("dropout", "_drop")) and isinstance(held, float) and not 0 <= held < 1:
             raise UserError(f"{role}.{name} = {held}: it must be from 0 to 1, below 1")
     return {"kind": kind, **settings}
 

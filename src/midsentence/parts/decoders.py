@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -100,7 +101,9 @@ class RecurrentDecoder(Decoder):
 
     ``state``: the published form, c0 = W z and h0 = tanh(c0) (He et al. 2019); a GRU starts from
     h0. ``skip``: h_t + U z before the vocabulary (Dieng et al. 2019, "Avoiding Latent Variable
-    Collapse with Generative Skip Models").
+    Collapse with Generative Skip Models"). weight_drop: the part of the weights from state to state
+    that a training step does without, the same ones at every word (Merity et al. 2018,
+    "Regularizing and Optimizing LSTM Language Models", section 2).
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class RecurrentDecoder(Decoder):
         dropout: float = 0.0,
         locked_dropout: bool = False,
         word_dropout: float = 0.0,
+        weight_drop: float = 0.0,
     ):
         super().__init__()
         inject = check_injection(inject, latent, ("state", "input", "add", "skip"))
@@ -128,6 +132,7 @@ class RecurrentDecoder(Decoder):
         self.first = nn.Linear(latent, first, bias=False) if "state" in inject else None
         self.skip = nn.Linear(latent, hidden, bias=False) if "skip" in inject else None
         self.width, self.layers = hidden, layers
+        self.weight_drop = weight_drop
 
     def start(self, z: Float[Tensor, "N D"]) -> State:
         rows, size = z.shape[0], self.layers * self.width
@@ -144,12 +149,29 @@ class RecurrentDecoder(Decoder):
         now = {k: v.transpose(0, 1).contiguous() for k, v in state.items() if k != "z"}
         x = self.input(tokens, z)
         carried: Any = (now["h"], now["c"]) if "c" in now else now["h"]
-        hidden, carried = self.net(x, carried)
+        hidden, carried = self._read(x, carried)
         after = dict(zip(now, carried if "c" in now else [carried], strict=True))
         hidden = self.dropout(hidden)
         if self.skip is not None:
             hidden = hidden + self.skip(z)[:, None]
         return hidden, {"z": z} | {k: v.transpose(0, 1) for k, v in after.items()}
+
+    def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
+        """The net over x, in training with some of its recurrent weights at 0."""
+        net = self.net
+        if not (self.training and self.weight_drop):
+            read: tuple[Tensor, Any] = net(x, carried)
+            return read
+        weights = [
+            F.dropout(weight, self.weight_drop) if name.startswith("weight_hh") else weight
+            for name, weight in net.named_parameters()
+        ]
+        # The net's own forward, which takes no other weights than the net's.
+        run: Any = torch.lstm if isinstance(net, nn.LSTM) else torch.gru
+        hidden, *after = run(
+            x, carried, weights, True, net.num_layers, net.dropout, True, False, True
+        )
+        return hidden, after if len(after) > 1 else after[0]
 
 
 class TransformerDecoder(Decoder):
