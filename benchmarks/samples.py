@@ -1,56 +1,29 @@
-"""How good what runs write is, beside real text: python benchmarks/samples.py RUN... [--lm LM]
+"""How good what runs write is, in one table: python benchmarks/samples.py RUN... [--lm LM]
 
-Forward: samples scored by a language model trained on the real text (fluency). Reverse: held-out
-real text scored by language models trained on the samples alone (variety too: what a run never
-writes costs it here; Zhao et al. 2018, "Adversarially Regularized Autoencoders"). Then, by words
-split at spaces: self-BLEU, distinct-2, the share that is no training sentence, the distance to the
-nearest one (`measuring.quality`). Under the prior a run was trained with and, where there is one,
-under its fitted prior (`midsentence fit-prior`); real text itself is the reference. All runs are of
-one corpus.
+The measures of `evaluate --quality` (`midsentence.appraisal`), with forward and reverse perplexity
+(`midsentence.judging`) of more samples and several reverse models. A column for real text, and one
+for every run under the prior it was trained with and, where there is one, under its fitted prior
+(`midsentence fit-prior`). All runs are of one corpus and one tokenizer.
 """
 
 import argparse
 import math
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from midsentence import TextVAE, config
-from midsentence.appraisal import COMPARED, NEAREST, WRITTEN
-from midsentence.learning import trainer
-from midsentence.measuring import quality
-from midsentence.measuring.likelihood import InMemory, importance_weighted
+from midsentence import TextVAE
+from midsentence.appraisal import appraise
+from midsentence.console import QUALITY
+from midsentence.judging import HELD_OUT, language_model, open_judge, reverse, score
 from midsentence.text.corpus import Corpus
-from midsentence.text.readers import Line
-from midsentence.text.store import TokenStore
-from midsentence.text.tokenizer import UNK, Tokenizer
 
-HELD_OUT = 0.05
-"""The part of the samples that says which weights of a reverse model are the best."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Sentences under a language model: nats and tokens of each, ``</s>`` counted, (N,)."""
-
-    nll: np.ndarray
-    tokens: np.ndarray
-    unknown: float
-
-    def perplexity(self) -> tuple[float, float]:
-        """exp(sum of nats / sum of tokens) with its standard error over sentences, by the delta
-        method for a ratio of sums."""
-        rate = self.nll.sum() / self.tokens.sum()
-        apart = self.nll - rate * self.tokens
-        count = len(apart)
-        error = math.sqrt((apart**2).sum() * count / (count - 1)) / self.tokens.sum()
-        return math.exp(rate), math.exp(rate) * error
+Column = dict[str, float | tuple[float, float]]
+"""Measure -> value, or value and standard error."""
 
 
 def several(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -62,48 +35,6 @@ def several(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
     common = float(np.mean([error**2 for _, error in measured]))
     between = float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
     return float(values.mean()), math.sqrt(common + between)
-
-
-def score(model: TextVAE, lines: Sequence[str]) -> Scored:
-    """Each line's exact likelihood, through the language model's own tokenizer."""
-    ids = model.tokenizer.encode(list(lines))
-    sentences = InMemory(ids)
-    log_p, _ = importance_weighted(model.vae, sentences, 1)
-    unknown = sum(line.count(UNK) for line in ids) / max(1, sum(map(len, ids)))
-    return Scored(-log_p, sentences.lengths + 1, unknown)
-
-
-def counted(lines: Sequence[str], train: Sequence[str]) -> dict[str, float]:
-    """Figures that need no model; words are what stands between spaces."""
-    numbers: defaultdict[str, int] = defaultdict(lambda: len(numbers))
-    written, known = (
-        [[numbers[word] for word in line.split()] for line in part]
-        for part in (lines[:WRITTEN], train)
-    )
-    beside = [known[i] for i in np.random.default_rng(0).permutation(len(known))[:COMPARED]]
-    return {
-        "self-BLEU": quality.self_bleu(written),
-        "distinct-2": quality.distinct(written, 2),
-        "novel": quality.novelty(written, known),
-        "nearest": float(quality.nearest(written[:NEAREST], beside).mean()),
-    }
-
-
-def language_model(
-    parts: dict[str, Sequence[str]], tokenizer: Tokenizer, folder: Path, steps: int, seed: int
-) -> TextVAE:
-    """The recipe `lm`, trained for so many steps; parts: "train" and "valid" lines."""
-    stores = [
-        TokenStore.write(folder / part, map(Line, parts.get(part, ())), tokenizer)
-        for part in ("train", "valid", "test")
-    ]
-    # An epoch is a step at least, so that steps are the budget; looked at eight times on the way.
-    budget = {"max_steps": steps, "epochs": steps, "patience": 0, "validations": 0.001}
-    budget["threads"] = torch.get_num_threads()
-    settings = [f"seed={seed}", *(f"training.{k}={v}" for k, v in budget.items())]
-    asked = config.compose("lm", None, settings)
-    trainer.train(asked, Corpus(folder, tokenizer, *stores), folder)
-    return TextVAE.from_pretrained(folder)
 
 
 def sources(run: Path) -> Iterator[tuple[str, TextVAE]]:
@@ -134,44 +65,62 @@ def main() -> None:
     asked = arguments()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    text = real(asked.runs[0])
+    data = Corpus.open(asked.runs[0] / "corpus")
     for run in asked.runs[1:]:
-        if len(Corpus.open(run / "corpus").test) != len(text["test"]):
+        words = [(each / "corpus" / "tokenizer.json").read_bytes() for each in (run, asked.runs[0])]
+        if len(Corpus.open(run / "corpus").test) != len(data.test) or words[0] != words[1]:
             raise SystemExit(f"{run} and {asked.runs[0]} are of different corpora: one call each")
-    if not text["test"]:
+    if not len(data.test):
         raise SystemExit(f"{asked.runs[0]} has no test part to hold models against")
+    text = real(asked.runs[0])
     asked.n = min(asked.n, len(text["train"]))  # as many real sentences as samples
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        judge = judging(asked, text, folder)
-        test = some(text["test"], asked.held_out, seed=0)
+    judge = judging(asked, text)
+    test = some(text["test"], asked.held_out, seed=0)
 
-        def row(what: str, prior: str, batches: Sequence[list[str]], judged: list[str]) -> None:
-            forward = score(judge, judged)
-            backward = []
-            for number, lines in enumerate(batches):
-                held = max(1, round(HELD_OUT * len(lines)))
-                model = language_model(
-                    {"train": lines[held:], "valid": lines[:held]}, judge.tokenizer,
-                    folder / f"{what}-{prior}-{number}".replace("/", "-"), asked.steps, number,
-                )  # fmt: skip
-                backward.append(score(model, test).perplexity())
-            print(f"| {what} | {prior} | {forward.tokens.mean() - 1:.1f} | "
-                  f"{100 * forward.unknown:.1f} | {told(forward.perplexity())} | "
-                  f"{told(several(backward))} | "
-                  + " | ".join(f"{100 * x:.1f}" for x in counted(judged, text["train"]).values())
-                  + " |", flush=True)  # fmt: skip
+    def perplexities(batches: Sequence[list[str]], judged: list[str]) -> Column:
+        forward = score(judge, judged)
+        backward = [
+            reverse(lines, test, judge.tokenizer, steps=asked.steps, seed=number)
+            for number, lines in enumerate(batches)
+        ]
+        return {
+            "forward_ppl": forward.perplexity(),
+            "reverse_ppl": several(backward),
+            "unknown": forward.unknown,
+        }
 
-        print("| sentences of | prior | tokens | unknown, % | forward PPL | reverse PPL | "
-              "self-BLEU, % | distinct-2, % | novel, % | nearest, % |")  # fmt: skip
-        print(f"|---|---|{'---|' * 8}", flush=True)
-        # Training text for the reverse models, but held-out text before the judge, who knows it.
-        row("real text", "–", [some(text["train"], asked.n, s) for s in range(asked.repeats)], test)
-        for run in asked.runs:
-            for prior, model in sources(run):
-                batches = [model.sample(asked.n, seed=s) for s in range(asked.repeats)]
-                row(run.name, prior, batches, [line for batch in batches for line in batch])
+    # Training text for the reverse models, but held-out text before the judge, who knows it.
+    lessons = [some(text["train"], asked.n, s) for s in range(asked.repeats)]
+    columns: dict[str, Column] = {"real text": perplexities(lessons, test)}
+    for run in asked.runs:
+        for prior, model in sources(run):
+            name = f"{run.name}, {prior}" if model.latent else run.name
+            print(f"measuring {name}", file=sys.stderr, flush=True)
+            batches = [model.sample(asked.n, seed=s) for s in range(asked.repeats)]
+            found = appraise(model, data)
+            columns["real text"] |= {k[:-5]: v for k, v in found.items() if k.endswith("_real")}
+            own = {k: v for k, v in found.items() if not k.endswith("_real")}
+            columns[name] = perplexities(batches, [x for lines in batches for x in lines]) | own
+    print("\n".join(table(columns)))
     print(f"\n{protocol(asked, judge, len(test))}")
+
+
+def table(columns: dict[str, Column]) -> Iterator[str]:
+    """Markdown, a measure a line."""
+    yield "| | " + " | ".join(columns) + " | |"
+    yield "|---" * (len(columns) + 2) + "|"
+    for key, (name, meaning) in QUALITY.items():
+        if any(key in column for column in columns.values()):
+            cells = [told(column.get(key)) for column in columns.values()]
+            yield f"| {name} | " + " | ".join(cells) + f" | {meaning} |"
+
+
+def told(value: float | tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return f"{value[0]:.1f} ± {value[1]:.1f}"
+    return f"{value:.3f}"
 
 
 def protocol(asked: argparse.Namespace, judge: TextVAE, held_out: int) -> str:
@@ -179,30 +128,21 @@ def protocol(asked: argparse.Namespace, judge: TextVAE, held_out: int) -> str:
         f"{asked.repeats} x {asked.n:,} samples. Forward: under `lm` trained on the real text "
         f"({asked.lm or f'{asked.lm_steps:,} steps'}). Reverse: a new `lm` of {asked.steps:,} "
         f"steps for each {asked.n:,} samples, of which {HELD_OUT:.0%} choose its best weights, on "
-        f"{held_out:,} held-out real sentences. Everything in the judge's tokens "
+        f"{held_out:,} held-out real sentences. Perplexities are a token of the judge's "
         f"({judge.tokenizer.kind}, {judge.tokenizer.vocab_size:,}), `</s>` counted; ± standard "
-        "errors, over sentences and, for reverse, models. By words: self-BLEU and distinct-2 "
-        f"of {WRITTEN:,}; novel, what is no training sentence; nearest, the edit distance to "
-        f"the nearest of {COMPARED:,} training sentences over the longer one's length, mean of "
-        f"{NEAREST}."
+        "errors, over sentences and, where there are several, reverse models. Everything else is "
+        "what `evaluate --quality` says."
     )
 
 
-def judging(asked: argparse.Namespace, text: dict[str, list[str]], folder: Path) -> TextVAE:
+def judging(asked: argparse.Namespace, text: dict[str, list[str]]) -> TextVAE:
     """The language model that knows the real text: the run of --lm, or a new one."""
-    if not asked.lm:
-        tokenizer = Tokenizer.load(asked.runs[0] / "tokenizer.json")
-        print("training the judge", file=sys.stderr, flush=True)
-        return language_model(text, tokenizer, folder / "judge", asked.lm_steps, seed=1000)
-    model = TextVAE.from_pretrained(asked.lm)
-    if model.latent:
-        raise SystemExit(f"{asked.lm} is no language model: train one with --recipe lm")
-    return model
-
-
-def told(measured: tuple[float, float]) -> str:
-    value, error = measured
-    return f"{value:.1f} ± {error:.1f}"
+    if asked.lm:
+        return open_judge(asked.lm)
+    tokenizer = Corpus.open(asked.runs[0] / "corpus").tokenizer
+    print("training the judge", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return language_model(text, tokenizer, Path(folder), asked.lm_steps, seed=1000)
 
 
 def arguments() -> argparse.Namespace:

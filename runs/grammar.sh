@@ -5,8 +5,12 @@ set -eu
 BIN=${BIN:-.venv/bin}
 train() {
     run=runs/grammar-$1; minutes=$2; shift 2
-    [ -e "$run/evaluation.json" ] || "$BIN/midsentence" train builtin:grammar --out "$run" \
-        --max-minutes "$minutes" "$@"
+    if [ -e "$run/report.html" ]; then return; fi
+    if [ -e "$run/config.toml" ]; then
+        "$BIN/midsentence" train builtin:grammar --out "$run" --resume
+        return
+    fi
+    "$BIN/midsentence" train builtin:grammar --out "$run" --max-minutes "$minutes" "$@"
 }
 train vae 14 --set objective.free_bits=0.1
 train lm 5 --recipe lm
@@ -16,3 +20,4 @@ train transformer-gru 2 --set encoder.kind=transformer --set decoder.kind=gru
 train transformer-transformer 2 --set encoder.kind=transformer --set decoder.kind=transformer
 "$BIN/python" benchmarks/grammar.py runs/grammar-vae runs/grammar-lm runs/grammar-gru-gru \
     runs/grammar-gru-transformer runs/grammar-transformer-gru runs/grammar-transformer-transformer
+"$BIN/midsentence" evaluate runs/grammar-vae --samples 50 --quality  # MIG and DCI of the known factors

@@ -2,12 +2,17 @@
 # Penn Treebank at the published sizes: runs/ptb.sh FOLDER (with train.txt, valid.txt, test.txt).
 # The VAE under the aggregate posterior and under N(0, I), with SAMPLES (500) importance samples on the
 # test set, and the language model of the same sizes. Two cores without bf16 train for 75 and 32
-# minutes and need 15 minutes for each 100 samples. What is there already is not made again.
+# minutes and need 15 minutes for each 100 samples. A stopped training is gone on with, an ended one kept.
 set -eu
 BIN=${BIN:-.venv/bin}
 train() {
     run=runs/$1; shift
-    [ -e "$run/evaluation.json" ] || "$BIN/midsentence" train "$DATA/train.txt" \
+    if [ -e "$run/report.html" ]; then return; fi
+    if [ -e "$run/config.toml" ]; then
+        "$BIN/midsentence" train "$DATA/train.txt" --out "$run" --resume
+        return
+    fi
+    "$BIN/midsentence" train "$DATA/train.txt" \
         --valid "$DATA/valid.txt" --test "$DATA/test.txt" --out "$run" "$@"
 }
 DATA=$1

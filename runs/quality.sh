@@ -3,16 +3,17 @@
 #   runs/quality.sh ptb PTB/train.txt --valid PTB/valid.txt --test PTB/test.txt
 # Trains RECIPE (default) and the language model of its decoder for MINUTES (6) each, fits a prior to
 # the VAE's posterior, and writes results/quality-NAME.md: real text, the VAE under the prior it was
-# trained with and under the fitted one, the language model. What is there already is not made again,
-# so start it again as you like. Twenty minutes or so on two cores.
+# trained with and under the fitted one, the language model. Half an hour or so on two cores; stop it
+# and start it again as you like.
 set -eu
 name=$1; shift
 BIN=${BIN:-.venv/bin} MINUTES=${MINUTES:-6} RECIPE=${RECIPE:-default}
 home=runs/quality/$name out=results/quality-$name.md
+asked="MINUTES=$MINUTES RECIPE=$RECIPE runs/quality.sh $name $*"
 train() {
     run=$home/$1; shift
-    if [ -e "$run/evaluation.json" ]; then return; fi
-    if [ -e "$run/checkpoints" ]; then "$BIN/midsentence" train "$1" --out "$run" --resume; return; fi
+    if [ -e "$run/report.html" ]; then return; fi
+    if [ -e "$run/config.toml" ]; then "$BIN/midsentence" train "$1" --out "$run" --resume; return; fi
     "$BIN/midsentence" train "$@" --out "$run" --recipe "$RECIPE" --max-minutes "$MINUTES" \
         --set labels.condition=false
 }
@@ -24,15 +25,8 @@ mkdir -p results
     echo "# Samples and latents: $name"
     echo
     echo "Recipe \`$RECIPE\` and the language model of the same decoder, at most $MINUTES minutes of training"
-    echo "each, one seed. Made by \`MINUTES=$MINUTES RECIPE=$RECIPE runs/quality.sh $name CORPUS\`."
+    echo "each, one seed. Made by \`$asked\`."
     echo
-    "$BIN/python" benchmarks/samples.py "$home/vae" "$home/lm" \
-        --repeats 1 --steps 300 --lm-steps 1000
-    for prior in "" --own-prior; do
-        echo
-        echo "The VAE by \`evaluate --quality --samples 10 $prior\`:"
-        echo
-        "$BIN/midsentence" evaluate "$home/vae" --quality --samples 10 $prior | sed 's/^/    /; s/ *$//'
-    done
+    "$BIN/python" benchmarks/samples.py "$home/vae" "$home/lm" --repeats 1 --steps 500 --lm-steps 1500
 } > "$out.part"
 mv "$out.part" "$out"

@@ -5,7 +5,6 @@ import json
 import math
 import sys
 import xml.etree.ElementTree as ET
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -247,16 +246,6 @@ def test_measured_is_what_evaluate_says(home, recipe, drawn):
     assert row.error == pytest.approx(expected["nll_stderr"], abs=1e-3)
 
 
-def test_perplexity_divides_sums_and_its_error_is_that_of_a_ratio():
-    scored = samples.Scored(np.array([2.0, 6.0, 1.0]), np.array([1, 3, 2]), 0.0)
-    value, error = scored.perplexity()
-    assert value == pytest.approx(math.exp(9 / 6))
-    # 2 - 1.5, 6 - 4.5, 1 - 3: squares 0.25 + 2.25 + 4
-    assert error == pytest.approx(value * math.sqrt(6.5 * 3 / 2) / 6)
-    even = samples.Scored(np.array([2.0, 4.0]), np.array([1, 2]), 0.0)
-    assert even.perplexity() == (pytest.approx(math.exp(2)), 0.0)
-
-
 def test_several_models_share_the_sentences_error():
     assert samples.several([(10.0, 3.0)]) == (10.0, 3.0)
     value, error = samples.several([(10.0, 3.0), (14.0, 3.0)])
@@ -264,36 +253,18 @@ def test_several_models_share_the_sentences_error():
     assert error == pytest.approx(math.sqrt(9 + 8 / 2))
 
 
-def test_scores_are_the_language_models_own(home):
-    model = TextVAE.from_pretrained(home / "lm")
-    lines = ["anna sees a book", "ben zzz", ""]
-    scored = samples.score(model, lines)
-    expected = model.score(lines[:2], 1)
-    assert scored.nll[:2] == pytest.approx([-s.log_px for s in expected], abs=1e-4)
-    assert scored.tokens.tolist() == [5, 3, 1]
-    assert scored.unknown == pytest.approx(1 / 6)
-
-
-def test_a_model_of_the_real_text_prefers_it(home, tmp_path):
-    text = samples.real(home / "default")
-    assert sorted(chain(*text.values())) == sorted(LINES)
-    tokenizer = TextVAE.from_pretrained(home / "lm").tokenizer
-    model = samples.language_model(text, tokenizer, tmp_path / "judge", 40, seed=1)
-    again = samples.language_model(text, tokenizer, tmp_path / "again", 40, seed=1)
-    turned = [" ".join(reversed(line.split())) for line in text["test"]]
-    straight, reverse = (samples.score(model, x).perplexity()[0] for x in (text["test"], turned))
-    assert straight < 0.7 * reverse
-    assert samples.score(again, turned).perplexity()[0] == reverse
-    assert model.tokenizer.encode(LINES) == tokenizer.encode(LINES)
-
-
-def test_what_is_counted_of_samples_is_by_words():
-    known = ["anna sees a book", "ben likes the sea"]
-    found = samples.counted(["anna sees a book", "anna sees a tree", "anna sees a book"], known)
-    assert found["novel"] == pytest.approx(1 / 3)
-    assert found["distinct-2"] == pytest.approx(4 / 9)
-    assert found["nearest"] == pytest.approx((0 + 1 / 4 + 0) / 3)
-    assert found["self-BLEU"] > samples.counted(known, known)["self-BLEU"]
+def test_one_table_of_real_text_and_of_every_run(home, capsys, monkeypatch):
+    runs = [str(home / run) for run in ("default", "lm")]
+    asked = ["--lm", runs[1], "-n", "20", "--repeats", "2", "--steps", "2"]
+    monkeypatch.setattr(sys, "argv", ["samples.py", *runs, *asked])
+    samples.main()
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert table[0][1:4] == ["real text", "default, normal", "lm"]
+    rows = {row[0].removeprefix("| "): row[1:4] for row in table[2:]}
+    assert all("±" in cell for cell in rows["forward PPL"] + rows["reverse PPL"])
+    assert rows["novel"][0] == "1.000"
+    assert rows["step"][0] == rows["step"][2] == ""  # neither real text nor a language model walks
+    assert 0 <= float(rows["step"][1]) <= 1
 
 
 def test_a_run_without_a_fitted_prior_has_one_source(home):

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import sacrebleu
 import torch
 from typer.testing import CliRunner
 
-from midsentence import appraisal, train
+from midsentence import TextVAE, appraisal, judging, train
 from midsentence.cli import app
 from midsentence.measuring import probing, quality
 from midsentence.text.corpus import Corpus
 from midsentence.text.grammar import Grammar
 from midsentence.text.store import pick
+from tiny import Lines
 
 A, B, C, D, E, F = range(6)
 
@@ -76,6 +78,7 @@ def test_distinct_and_novelty():
     written = [[A, B, A, B], [A, B]]
     assert quality.distinct(written, 1) == 2 / 6
     assert quality.distinct(written, 2) == 2 / 4  # ab, ba, ab; ab
+    assert quality.distinct(written, 3) == 2 / 2  # aba, bab
     assert math.isnan(quality.distinct([[A]], 2))
     assert quality.novelty(written, [[A, B], [C]]) == 0.5
 
@@ -89,19 +92,20 @@ def slow_distance(a, b):
 
 def test_edit_distance():
     kitten, sitting = ([ord(c) for c in word] for word in ("kitten", "sitting"))
-    rows, lengths = quality.padded([sitting, kitten, []])
-    assert quality.edit_distances(kitten, rows, lengths).tolist() == [3, 0, 6]
+    assert quality.apart(kitten, sitting) == 3 / 7
+    assert quality.apart(kitten, []) == 1
+    assert quality.apart([], []) == 0
     rng = np.random.default_rng(1)
-    others = [rng.integers(0, 3, rng.integers(0, 6)).tolist() for _ in range(40)]
+    others = [(70_000 * rng.integers(0, 3, rng.integers(0, 6))).tolist() for _ in range(40)]
     for sentence in others[:10]:
-        found = quality.edit_distances(sentence, *quality.padded(others))
-        assert found.tolist() == [slow_distance(sentence, o) for o in others]
+        slow = [slow_distance(sentence, o) / max(1, len(sentence), len(o)) for o in others]
+        assert [quality.apart(sentence, o) for o in others] == pytest.approx(slow)
+        assert quality.nearest([sentence], others[10:]) == pytest.approx([min(slow[10:])])
 
 
 def test_the_nearest_is_over_the_longer_length():
     found = quality.nearest([[A, B, C], [F]], [[A, B], [A, B, C, D, E, F]])
     assert found.tolist() == pytest.approx([1 / 3, 5 / 6])
-    assert quality.apart([A, B], [A, C]) == 0.5
 
 
 def test_lengths_apart():
@@ -126,6 +130,13 @@ def test_a_dimension_for_each_factor_is_disentangled():
     assert probing.mig(torch.randn(len(z), 2), known) < 0.2
 
 
+def test_a_dimension_that_tells_half_of_a_factor_leaves_half_a_gap():
+    factor = mixed(4)[:, 0]
+    z = torch.stack([factor, factor // 2], 1).double()  # ln 4 and ln 2 of its ln 4 nats
+    assert probing.mig(z, [factor]) == pytest.approx(0.5)
+    assert probing.mig(z, [factor, factor * 0]) == pytest.approx(0.5)  # what never varies
+
+
 def test_information_by_hand():
     a = torch.tensor([0, 0, 1, 1])
     assert probing.entropy(a) == pytest.approx(math.log(2))
@@ -145,6 +156,25 @@ def test_dci_by_hand():
     disentangled, complete = probing.dci(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
     assert disentangled == pytest.approx(0, abs=1e-12)
     assert complete == pytest.approx(1)
+    # Dimensions of weight 4/6 and 2/6; the first is 3 : 1 about two factors, the second pure.
+    disentangled, complete = probing.dci(torch.tensor([[3.0, 1.0], [0.0, 2.0]]))
+
+    def pure(p):
+        return 1 + (p * math.log(p) + (1 - p) * math.log(1 - p)) / math.log(2)
+
+    assert disentangled == pytest.approx(4 / 6 * pure(3 / 4) + 2 / 6)
+    assert complete == pytest.approx((1 + pure(1 / 3)) / 2)
+
+
+def test_a_probe_of_two_points_is_where_its_slope_is_zero():
+    """z = -1, 1 told apart: by symmetry w = (-v, v), and sigma(-2 v u) 2 u = 2 v / 2 at the best v,
+    u = 1 / sqrt 2 the standardised z; its share of importance is all there is."""
+    probe = probing.Probe(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), 2)
+    v, u = float(probe.weight[1, 0]), 1 / math.sqrt(2)
+    assert float(probe.weight[0, 0]) == pytest.approx(-v)
+    assert v == pytest.approx(2 * u / (1 + math.exp(2 * v * u)), abs=1e-4)
+    assert probe.importance.tolist() == pytest.approx([1])
+    assert probe.accuracy(torch.tensor([[-3.0], [0.5]]), torch.tensor([0, 0])) == 0.5
 
 
 def test_a_probe_reads_what_is_linear_and_nothing_else():
@@ -158,7 +188,69 @@ def test_a_probe_reads_what_is_linear_and_nothing_else():
     assert probing.Probe(z, alone, 2).importance.argmax() == 1
 
 
-def test_evaluate_quality_of_a_run(tmp_path):
+class Told(TextVAE):
+    """A model that says what it is told: z is out of it."""
+
+    def __init__(self):
+        pass
+
+    class tokenizer:
+        @staticmethod
+        def encode(lines):
+            return [[ord(word) for word in line.split()] for line in lines]
+
+        @staticmethod
+        def decode(ids):
+            return [" ".join(map(chr, sentence)) for sentence in ids]
+
+    def reconstruct(self, lines):
+        return [lines[0], *(line[:-1] + "z" for line in lines[1:])]
+
+    def interpolate(self, a, b, steps):
+        first, last = a.split()[0], b.split()[0]
+        return [f"{first} x"] * 3 + [f"{last} x"] * 3 + ["y y"]
+
+    def score(self, lines, samples):
+        return [Score(-3.0 * len(line.split()), len(line.split()) + 1) for line in lines]
+
+
+Score = namedtuple("Score", "log_px tokens")
+
+
+def held(*lines):
+    return pick(Lines(Told.tokenizer.encode(lines)), len(lines), 0)
+
+
+def test_reconstructions_of_a_model_that_changes_the_last_word():
+    lines = ["a b c d e", "f g h i j"]
+    found = appraisal._reconstructions(Told(), held(*lines), 0)
+    assert found["reconstruction_exact"] == 0.5
+    # Of both: 9 of 10 words, 7 of 8 pairs, 5 of 6 triples, 3 of 4 fours.
+    assert found["reconstruction_bleu"] == pytest.approx((9 / 10 * 7 / 8 * 5 / 6 * 3 / 4) ** 0.25)
+
+
+def test_walks_of_a_model_whose_path_is_known():
+    found = appraisal._walks(Told(), held("a b", "c d"), 0)
+    assert found["step"] == pytest.approx((0.5 + 1) / 6)  # first word, then both, in six steps
+    assert found["ends_apart"] == 1
+    assert found["walk_nll"] == found["ends_nll"] == pytest.approx(6 / 3)
+    nothing = appraisal._walks(Told(), held("a b"), 0)
+    assert all(math.isnan(value) for value in nothing.values())
+
+
+def test_a_few_sentences_are_from_everywhere_in_a_sorted_corpus():
+    """The first of a corpus sorted by length would all be short."""
+    lines = [" ".join("a" * n) for n in range(1, 401)]
+    asked = []
+    told = Told()
+    told.reconstruct = lambda given: asked.extend(given) or given
+    few = appraisal.RECONSTRUCTED
+    appraisal._reconstructions(told, held(*lines * 3), 0)
+    assert len(asked) == few
+    assert 150 < np.mean([len(line.split()) for line in asked]) < 250
+
+
+def test_evaluate_quality_of_a_run(tmp_path, monkeypatch):
     lines = [f"{p} {v} {w}" for p in ("anna", "ben", "carla", "dirk", "emma")
              for v in ("sees", "likes", "paints") for w in ("water", "stone", "bread")]  # fmt: skip
     rows = [f"{'ab'[i % 2]}\t{line}" for i, line in enumerate(lines)]
@@ -179,6 +271,20 @@ def test_evaluate_quality_of_a_run(tmp_path):
     shown = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--samples", "2",
                                      "--quality"])  # fmt: skip
     assert "self-BLEU" in shown.stdout
+    asked = ["evaluate", str(tmp_path / "run"), "--samples", "2", "--json", "--judge"]
+    done = CliRunner().invoke(app, [*asked, str(tmp_path / "lm")])
+    assert "--judge is for --quality" in str(done.exception)
+    monkeypatch.setattr(appraisal, "LEARNING", 2)
+    more = [s for s in settings if not s.startswith(("latent", "encoder"))]
+    train(str(tmp_path / "text.tsv"), tmp_path / "lm", recipe="lm", settings=more)
+    done = CliRunner().invoke(app, [*asked, str(tmp_path / "lm"), "--quality"])
+    found = json.loads(done.stdout)["quality"]
+    judge = judging.open_judge(tmp_path / "lm")
+    text = Corpus.open(tmp_path / "run" / "corpus").test
+    real = judge.tokenizer.decode([text[i].tolist() for i in range(len(text))])
+    assert found["forward_ppl_real"] == pytest.approx(judging.score(judge, real).perplexity()[0])
+    assert found["reverse_ppl"] > 1 and found["reverse_ppl_stderr_real"] > 0
+    assert found["unknown_real"] == 0
 
 
 def test_the_factors_of_the_grammar_are_looked_for(tmp_path, monkeypatch):
@@ -191,6 +297,7 @@ def test_the_factors_of_the_grammar_are_looked_for(tmp_path, monkeypatch):
     found = appraisal._factors(model, data, pick(data.test, 100, 0), 0)
     assert set(found) == {
         "mig", "dci_disentanglement", "dci_completeness", "dci_informativeness",
+        "factors_majority",
     }  # fmt: skip
     assert all(0 <= v <= 1 for v in found.values())
 

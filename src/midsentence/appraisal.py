@@ -1,11 +1,13 @@
 """From a run to how good its text and its latent are: what `evaluate --quality` does, in Python."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 
+from . import judging
 from .bundle import TextVAE
 from .measuring import quality
 from .measuring.probing import Probe, dci, mig
@@ -13,51 +15,61 @@ from .text.corpus import Corpus
 from .text.store import Pick, pick
 
 WRITTEN, RECONSTRUCTED, PATHS, STEPS = 1000, 500, 50, 7
-"""Samples from the prior, held-out sentences written back, pairs walked between, points of one."""
+"""Samples from the prior (as many as there are held-out sentences to stand beside them, at most),
+held-out sentences written back, pairs walked between, points of one."""
 
-KNOWN, COMPARED, NEAREST = 200_000, 5000, 200
-"""Training sentences that a copy is looked for among; those that a nearest one is, and for how many
-sentences."""
+KNOWN, NEAREST = 200_000, 200
+"""Training sentences that copies and the nearest are looked for among; sentences that have their
+nearest looked for."""
 
 PROBED, IMPORTANCE = 5000, 20
 """Training sentences a probe is fitted to, and importance samples for the NLL of a walk."""
 
+LEARNED, LEARNING = 10_000, 1000
+"""Sentences that a reverse model is trained on, and its steps."""
 
-def appraise(model: TextVAE, data: Corpus, *, seed: int = 0) -> dict[str, float]:
-    """The table of `evaluate --quality`, shares but for lengths (tokens) and NLLs (nats a token).
+
+def appraise(
+    model: TextVAE, data: Corpus, *, judge: TextVAE | None = None, seed: int = 0
+) -> dict[str, float]:
+    """The table of `evaluate --quality`, shares but for lengths (tokens), NLLs (nats a token) and
+    perplexities (a token of the judge's).
 
     Of samples from the prior in use: distinct-1/2/3, self-BLEU, novelty, the distance to the
     nearest training sentence, lengths. Of held-out sentences: the same where it is a comparison,
     BLEU and exact matches of their greedy reconstructions, and walks between pairs of them: the
-    edit distance of a step, the NLL of what is written on the way and at its ends. If the corpus
-    has labels, the accuracy of a linear probe on posterior means; if it is builtin:grammar, MIG and
-    DCI against its factors. Functions and sources: `measuring.quality`, `measuring.probing`.
-    Forward and reverse perplexity need language models of their own: ``benchmarks/samples.py``.
+    edit distance of a step and of the ends, the NLL, by this model, of what is written on the way
+    and at its ends. If the corpus has labels, the accuracy of a linear probe on posterior means; if
+    it is builtin:grammar, MIG and DCI against its factors. With a `judge`, a language model of the
+    real text, forward and reverse perplexity; the latter trains two language models, for minutes.
+    Keys that end in ``_real`` are of real text. Functions and sources: `measuring.quality`,
+    `measuring.probing`, `judging`.
     """
     held = pick(data.test if len(data.test) else data.valid, WRITTEN, seed)
-    train = pick(data.train, KNOWN, seed)
-    samples = model.tokenizer.encode(model.sample(WRITTEN, seed=seed))
-    real = _ids(held, len(held))
-    found = _samples(samples, real, train)
+    text = model.sample(len(held), seed=seed)
+    found = _samples(model.tokenizer.encode(text), held, data, seed)
+    if judge is not None:
+        found |= _judged(model, judge, text, held, data, seed)
     if model.latent:
-        found |= _reconstructions(model, held) | _walks(model, held, seed)
+        found |= _reconstructions(model, held, seed) | _walks(model, held, seed)
         found |= _labels(model, data, held, seed) | _factors(model, data, held, seed)
     return found
 
 
-def _ids(store: Pick, most: int) -> list[list[int]]:
-    return [store[i].tolist() for i in range(min(most, len(store)))]
+def _ids(store: Pick) -> list[list[int]]:
+    return [store[i].tolist() for i in range(len(store))]
 
 
-def _text(model: TextVAE, store: Pick, most: int) -> list[str]:
-    return model.tokenizer.decode(_ids(store, most))
+def _text(model: TextVAE, store: Pick) -> list[str]:
+    return model.tokenizer.decode(_ids(store))
 
 
 def _samples(
-    samples: Sequence[quality.Sentence], real: Sequence[quality.Sentence], train: Pick
+    samples: Sequence[quality.Sentence], held: Pick, data: Corpus, seed: int
 ) -> dict[str, float]:
-    known = _ids(train, len(train))
-    beside = known[:COMPARED]
+    real = _ids(held)
+    known = _ids(pick(data.train, KNOWN, seed))
+    others = _ids(pick(data.train, len(held), seed + 1))
     return {
         **{f"distinct_{n}": quality.distinct(samples, n) for n in (1, 2, 3)},
         **{f"distinct_{n}_real": quality.distinct(real, n) for n in (1, 2, 3)},
@@ -65,16 +77,37 @@ def _samples(
         "self_bleu_real": quality.self_bleu(real),
         "novelty": quality.novelty(samples, known),
         "novelty_real": quality.novelty(real, known),
-        "nearest": float(quality.nearest(samples[:NEAREST], beside).mean()),
-        "nearest_real": float(quality.nearest(real[:NEAREST], beside).mean()),
+        "nearest": float(quality.nearest(samples[:NEAREST], known).mean()),
+        "nearest_real": float(quality.nearest(_ids(pick(held, NEAREST, seed)), known).mean()),
         "length": float(np.mean([len(s) for s in samples])),
         "length_real": float(np.mean([len(s) for s in real])),
         "lengths_apart": quality.lengths_apart(samples, real),
+        "lengths_apart_real": quality.lengths_apart(others, real),
     }
 
 
-def _reconstructions(model: TextVAE, held: Pick) -> dict[str, float]:
-    lines = _text(model, held, RECONSTRUCTED)
+def _judged(
+    model: TextVAE, judge: TextVAE, text: Sequence[str], held: Pick, data: Corpus, seed: int
+) -> dict[str, float]:
+    real = _text(model, held)
+    count = min(LEARNED, len(data.train))
+    lessons = {
+        "": model.sample(count, seed=seed + 1),
+        "_real": _text(model, pick(data.train, count, seed + 1)),
+    }
+    found = {}
+    for of, lines in {"": text, "_real": real}.items():
+        scored = judging.score(judge, lines)
+        found[f"forward_ppl{of}"], found[f"forward_ppl_stderr{of}"] = scored.perplexity()
+        found[f"unknown{of}"] = scored.unknown
+        found[f"reverse_ppl{of}"], found[f"reverse_ppl_stderr{of}"] = judging.reverse(
+            lessons[of], real, judge.tokenizer, steps=LEARNING, seed=seed
+        )
+    return found
+
+
+def _reconstructions(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
+    lines = _text(model, pick(held, RECONSTRUCTED, seed))
     backs = model.reconstruct(lines)
     written, asked = (model.tokenizer.encode(text) for text in (backs, lines))
     return {
@@ -84,17 +117,19 @@ def _reconstructions(model: TextVAE, held: Pick) -> dict[str, float]:
 
 
 def _walks(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
-    order = np.random.default_rng(seed).permutation(min(len(held), 2 * PATHS))
-    lines = _text(model, held, 2 * PATHS)
-    steps, inner, ends = [], [], []
+    lines = _text(model, pick(held, 2 * PATHS, seed))
+    order = np.random.default_rng(seed).permutation(len(lines))
+    steps, across, inner, ends = [], [], [], []
     for a, b in zip(order[::2].tolist(), order[1::2].tolist(), strict=False):
         path = model.interpolate(lines[a], lines[b], STEPS)
         ids = model.tokenizer.encode(path)
         steps += [quality.apart(x, y) for x, y in pairwise(ids)]
+        across.append(quality.apart(ids[0], ids[-1]))
         inner += path[1:-1]
         ends += [path[0], path[-1]]
     return {
-        "step": float(np.mean(steps)) if steps else float("nan"),
+        "step": float(np.mean(steps)) if steps else math.nan,
+        "ends_apart": float(np.mean(across)) if across else math.nan,
         "walk_nll": _nll(model, inner),
         "ends_nll": _nll(model, ends),
     }
@@ -102,8 +137,11 @@ def _walks(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
 
 def _nll(model: TextVAE, lines: Sequence[str]) -> float:
     """Nats a token, sums first; a line of nothing has no score."""
-    scores = model.score([line for line in lines if line.strip()], IMPORTANCE)
-    return -sum(s.log_px for s in scores) / max(1, sum(s.tokens for s in scores))
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        return math.nan
+    scores = model.score(lines, IMPORTANCE)
+    return -sum(s.log_px for s in scores) / sum(s.tokens for s in scores)
 
 
 def _labels(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, float]:
@@ -111,7 +149,7 @@ def _labels(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, fl
         return {}
     parts = []
     for store in (pick(data.train, PROBED, seed), held):
-        z = model.encode(_text(model, store, len(store)))
+        z = model.encode(_text(model, store))
         y = torch.as_tensor(np.asarray(store.labels)).long()
         known = (y >= 0) & (y < len(data.train.label_names))
         parts.append((z[known], y[known]))
@@ -134,12 +172,12 @@ def _factors(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, f
     grammar = Grammar()
     parts = []
     for store in (pick(data.train, PROBED, seed), held):
-        lines = _text(model, store, len(store))
+        lines = _text(model, store)
         read = [(line, grammar.derivations(line)) for line in lines]
         whole = [(line, f[0][0]) for line, f in read if f]  # one with <unk> is not in the language
         parts.append((model.encode([line for line, _ in whole]), [f for _, f in whole]))
     (z, known), (unseen, truth) = parts
-    importance, accuracies, numbered = [], [], []
+    importance, accuracies, guesses, numbered = [], [], [], []
     for name in sorted(known[0]):
         values = sorted({f[name] for f in known})
         number: Mapping[str, int] = {value: i for i, value in enumerate(values)}
@@ -147,6 +185,7 @@ def _factors(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, f
         probe = Probe(z, y, len(values))
         importance.append(probe.importance)
         accuracies.append(probe.accuracy(unseen, asked))
+        guesses.append(float((asked == torch.bincount(y).argmax()).double().mean()))
         numbered.append(y)
     disentangled, complete = dci(torch.stack(importance, 1))
     return {
@@ -154,4 +193,5 @@ def _factors(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, f
         "dci_disentanglement": disentangled,
         "dci_completeness": complete,
         "dci_informativeness": float(np.mean(accuracies)),
+        "factors_majority": float(np.mean(guesses)),
     }

@@ -32,17 +32,28 @@ def evaluate(
     quality: Annotated[
         bool, typer.Option("--quality", help="Also the text and the latent, on the run's corpus.")
     ] = False,
+    judge: Annotated[
+        Path | None,
+        typer.Option(help="A run of --recipe lm: --quality then has its perplexities too."),
+    ] = None,
 ) -> None:
     """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units.
 
     Under the fitted prior, if there is one. With --quality a second table: diversity and novelty
-    of samples, reconstructions, walks between sentences, what a probe reads off z.
+    of samples, reconstructions, walks between sentences, what a probe reads off z. With --judge
+    also forward and reverse perplexity, for which two language models are trained: minutes.
     """
+    if judge is not None and not quality:
+        raise UserError("--judge is for --quality: give both")
     spread(devices)
-    from . import console, evaluation
+    from . import console, evaluation, processes
+    from .judging import open_judge
     from .text.corpus import Corpus
 
+    if judge is not None and processes.together():
+        raise UserError("--judge trains language models in one process: leave --devices out")
     model = open_model(run, own_prior)
+    known = None if judge is None else open_judge(judge)
     warn_unavailable(model)
     name = evaluation.under(model, source)
     if source in ("valid", "test") and not Path(source).exists():
@@ -56,7 +67,7 @@ def evaluate(
     if quality:
         from .appraisal import appraise
 
-        second = appraise(model, Corpus.open(run / "corpus"), seed=seed)
+        second = appraise(model, Corpus.open(run / "corpus"), judge=known, seed=seed)
     if as_json:
         say(dumps(found | ({"quality": second} if quality else {})))
         return

@@ -119,12 +119,18 @@ QUALITY = {
     "distinct_3": ("distinct-3", "the same of triples"),
     "self_bleu": ("self-BLEU", "of a sample against all others; high is repetitive"),
     "novelty": ("novel", "samples that are no training sentence"),
-    "nearest": ("to the nearest", "edits to the nearest training sentence, of its length"),
+    "nearest": ("to the nearest", "edits to the nearest training sentence, of the longer one"),
+    "forward_ppl": ("forward PPL", "of samples under the judge"),
+    "forward_ppl_stderr": ("  standard error", "over sentences"),
+    "reverse_ppl": ("reverse PPL", "of real text under a language model of samples"),
+    "reverse_ppl_stderr": ("  standard error", "over sentences, of one model"),
+    "unknown": ("unknown", "tokens of samples that the judge does not know"),
     "length": ("tokens", "mean length"),
     "lengths_apart": ("lengths apart", "total variation from the real distribution of length"),
     "reconstruction_exact": ("reconstructed", "word for word, greedily"),
     "reconstruction_bleu": ("reconstruction BLEU", "of the same"),
     "step": ("step", "edits from point to point of a walk of 7 between two sentences"),
+    "ends_apart": ("ends apart", "edits from its first point to its last"),
     "walk_nll": ("NLL on the way", "nats a token of what is written between the ends"),
     "ends_nll": ("NLL of the ends", "nats a token of both ends, decoded"),
     "probe": ("linear probe", "labels read off posterior means"),
@@ -133,6 +139,7 @@ QUALITY = {
     "dci_disentanglement": ("disentanglement", "a dimension is about one factor"),
     "dci_completeness": ("completeness", "a factor is in one dimension"),
     "dci_informativeness": ("informativeness", "factors read off z by linear probes"),
+    "factors_majority": ("by guessing", "the share of each factor's commonest value"),
 }
 """Key of `appraisal.appraise` -> (name, explanation)."""
 

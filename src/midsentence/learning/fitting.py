@@ -120,11 +120,12 @@ def aggregate(vae: VAE, sentences: Sentences) -> Aggregate:
                 raise UserError(
                     "an aggregate prior needs posterior.kind = 'gaussian': fit mog or flow"
                 )
-            mean, edge = q.mean, q.mean + q.stddev
+            mean, stddev = q.mean, q.stddev
             if vae.labels is not None:  # they move and stretch, so that a Gaussian stays one
-                mean, edge = (vae.labels.base(x, batch.labels) for x in (mean, edge))
+                stretch = vae.labels.log_scale[vae.labels.rows(batch.labels, len(batch))].exp()
+                mean, stddev = vae.labels.base(mean, batch.labels), stddev / stretch
             loc.append(mean)
-            scale.append(edge - mean)
+            scale.append(stddev)
         prior = Aggregate(vae.latent, vae.posterior, components=len(sentences)).to(loc[0])
         prior.means.copy_(torch.cat(loc))
         prior.log_scales.copy_(torch.cat(scale).log())

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 BINS = 20
-"""Of each dimension, where its information about a factor is counted (Locatello et al. 2019)."""
+"""Of each dimension, where its information about a factor is counted."""
 
 
 class Probe:
@@ -43,8 +43,10 @@ class Probe:
 
     @property
     def importance(self) -> Float[Tensor, "D"]:
-        """How much each dimension moves the logits, standardised: mean |weight| over classes."""
-        return (self.weight - self.weight.mean(0)).abs().mean(0)
+        """How much each dimension moves the logits, standardised: mean |weight| over classes, as a
+        share of all dimensions', or what is easy to read would count for more than what is hard."""
+        moved = (self.weight - self.weight.mean(0)).abs().mean(0)
+        return moved / moved.sum().clamp_min(1e-300)
 
 
 def entropy(y: Int[Tensor, "N"]) -> float:
@@ -62,7 +64,8 @@ def mig(z: Float[Tensor, "N D"], factors: list[Int[Tensor, "N"]]) -> float:
 
     Chen et al. 2018, "Isolating Sources of Disentanglement in VAEs", eq. 6: the difference of the
     two largest I(z_d; factor) over H(factor), a mean over the factors that vary. 1: each factor has
-    a dimension of its own; 0: two tell the same of it, or none anything.
+    a dimension of its own; 0: two tell the same of it, or none anything. z are posterior means (the
+    paper draws from q(z|x)), each dimension cut in `BINS` parts of as many sentences each.
     """
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
     columns = z.double().T.contiguous()

@@ -1,0 +1,94 @@
+"""Perplexities of what was written: under a language model of real text, and the other way round.
+
+Forward: samples under a language model of the real text (fluency). Reverse: real text under a
+language model of the samples alone (variety too: what is never written costs it here; Zhao et al.
+2018, "Adversarially Regularized Autoencoders", section 4). A judge is a run of ``--recipe lm``.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import config
+from .bundle import TextVAE
+from .errors import UserError
+from .learning import trainer
+from .measuring.likelihood import InMemory, importance_weighted
+from .text.corpus import Corpus
+from .text.readers import Line
+from .text.store import TokenStore
+from .text.tokenizer import UNK, Tokenizer
+
+HELD_OUT = 0.05
+"""The part of the samples that says which weights of a reverse model are the best."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Sentences under a language model: nats and tokens of each, ``</s>`` counted, (N,)."""
+
+    nll: np.ndarray
+    tokens: np.ndarray
+    unknown: float
+
+    def perplexity(self) -> tuple[float, float]:
+        """exp(sum of nats / sum of tokens) with its standard error over sentences, by the delta
+        method for a ratio of sums."""
+        rate = self.nll.sum() / self.tokens.sum()
+        apart = self.nll - rate * self.tokens
+        count = len(apart)
+        spread = (apart**2).sum() * count / (count - 1) if count > 1 else math.nan
+        return math.exp(rate), math.exp(rate) * math.sqrt(spread) / self.tokens.sum()
+
+
+def score(judge: TextVAE, lines: Sequence[str]) -> Scored:
+    """Each line's exact likelihood, through the language model's own tokenizer."""
+    ids = judge.tokenizer.encode(list(lines))
+    sentences = InMemory(ids)
+    log_p, _ = importance_weighted(judge.vae, sentences, 1)
+    unknown = sum(line.count(UNK) for line in ids) / max(1, sum(map(len, ids)))
+    return Scored(-log_p, sentences.lengths + 1, unknown)
+
+
+def open_judge(run: Path) -> TextVAE:
+    """The language model of a run. Raises UserError."""
+    judge = TextVAE.from_pretrained(run)
+    if judge.latent:
+        raise UserError(f"{run} is no language model: train one with --recipe lm")
+    return judge
+
+
+def language_model(
+    parts: Mapping[str, Sequence[str]], tokenizer: Tokenizer, folder: Path, steps: int, seed: int
+) -> TextVAE:
+    """The recipe `lm`, trained for so many steps; parts: "train" and "valid" lines."""
+    stores = [
+        TokenStore.write(folder / part, map(Line, parts.get(part, ())), tokenizer)
+        for part in ("train", "valid", "test")
+    ]
+    # An epoch is a step at least, so that steps are the budget; looked at eight times on the way.
+    budget = {"max_steps": steps, "epochs": steps, "patience": 0, "validations": 0.001}
+    budget["threads"] = torch.get_num_threads()
+    settings = [f"seed={seed}", *(f"training.{k}={v}" for k, v in budget.items())]
+    asked = config.compose("lm", None, settings)
+    trainer.train(asked, Corpus(folder, tokenizer, *stores), folder)
+    return TextVAE.from_pretrained(folder)
+
+
+def reverse(
+    written: Sequence[str], real: Sequence[str], tokenizer: Tokenizer, *, steps: int, seed: int = 0
+) -> tuple[float, float]:
+    """Perplexity of `real`, and its standard error over sentences, under a new language model of
+    `written`. It is one model: what another seed would say is not in the error."""
+    held = max(1, round(HELD_OUT * len(written)))
+    with tempfile.TemporaryDirectory() as folder:
+        model = language_model(
+            {"train": written[held:], "valid": written[:held]},
+            tokenizer, Path(folder), steps, seed,
+        )  # fmt: skip
+        return score(model, real).perplexity()
