@@ -381,8 +381,8 @@ def test_the_aggressive_encoder_trains_alone_between_the_decoder_s_steps(corpus,
     assert moved[11:] == [{"encoder", "posterior", "decoder", "head"}]
 
 
-def test_the_encoder_catches_up_until_ten_steps_are_no_better():
-    values = [*range(30), *[10] * 100]
+def test_the_encoder_catches_up_until_fifteen_steps_are_worse():
+    values = [*range(45), *[10] * 200]
     asked = []
 
     def step():
@@ -390,10 +390,13 @@ def test_the_encoder_catches_up_until_ten_steps_are_no_better():
         return torch.tensor(float(values[len(asked) - 1])), 1
 
     Aggressive(100).catch_up(step)
-    assert len(asked) == 40  # 10 is worse than the mean of 20 to 29
+    assert len(asked) == 60  # 10 is worse than the mean of 30 to 44
     asked.clear()
     Aggressive(20).catch_up(step)
     assert len(asked) == 20
+    asked[:] = [1] * 45  # always the same from here
+    Aggressive(99).catch_up(step)
+    assert len(asked) == 45 + 99
 
 
 def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, tmp_path):
@@ -405,8 +408,11 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
         [0, 0, 0, 0.5, 1.0], abs=1e-9
     )
     held._step(held._batches(), 0.1)
+    held._validate(100, 10)
     before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
-    held._begin_anew()
+    assert held.at.best == records(tmp_path / "run", "valid")[0]["log_px"]
+    held._step(held._batches(), 0.1)
+    held._begin_anew()  # from the weights that were best
     assert held.at.reset
     for name, parameter in held.vae.named_parameters():
         new = name.startswith(("decoder.", "head."))
@@ -452,9 +458,34 @@ def test_a_language_model_trains_by_the_same_door(corpus, tmp_path):
 
 def test_published_sgd_halves_and_stops():
     sgd = SGD([("w", torch.nn.Parameter(torch.zeros(1)))], lr=1.0, halve_from=2, halvings=2)
-    said = [sgd.validated(better, epoch) for epoch, better in enumerate([True] + [False] * 5)]
-    assert said == ["go on", "go on", "back to best", "go on", "stop", "go on"]
+    # After the first halving -11.5 is better than the -12 that brought it, if worse than the -10.
+    bounds = [-10, -11, -12, -11.5, -11.6, -11.7]
+    said = [sgd.validated(bound, epoch) for epoch, bound in enumerate(bounds)]
+    assert said == ["go on", "go on", "back to best", "go on", "go on", "stop"]
     assert sgd.rates(0.5) == [0.25]
+    sgd.begin_anew()
+    assert sgd.rates(0.5) == [1.0]
+
+
+def test_what_is_still_counts_in_the_norm_and_does_not_move():
+    moves, still = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    moves.grad, still.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    each = [torch.optim.SGD([moves, still], lr=1.0, fused=True)]
+    assert float(clipped_step(each, 1.0, [still])) == pytest.approx(5)
+    assert moves.tolist() == pytest.approx([-3 / 5])
+    assert still.tolist() == [0]
+
+
+def test_without_biases_head_and_posterior_are_linear(corpus, tmp_path):
+    model = run(
+        corpus, tmp_path / "run", "head.bias=false", "posterior.bias=false", "training.max_steps=5",
+        "optimizer.lr=0.05", "training.init=0.1",
+    )  # fmt: skip
+    assert not model.vae.head.bias.any() and model.vae.head.table.std() > 0.01
+    h = torch.randn(3, model.vae.encoder.summary)
+    ahead, back = (model.vae.posterior(x).mean for x in (h, -h))
+    torch.testing.assert_close(ahead, -back)
+    assert ahead.std() > 0
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])

@@ -34,6 +34,7 @@ class TokenizerSettings(Section):
 
 class HeadSettings(Section):
     tied: bool = False
+    bias: bool = True
     label_smoothing: float = 0.0
     gradient_words: int = 0
 

@@ -1,5 +1,6 @@
 """Optimisers with their learning-rate rules: how a gradient becomes a step."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -36,17 +37,21 @@ class AdamW:
     def rates(self, progress: float) -> list[float]:
         return [self.lr * warm_cosine(progress, warmup=self.warmup, floor=self.floor)]
 
-    def validated(self, better: bool, epoch: float) -> str:
+    def validated(self, bound: float, epoch: float) -> str:
         """What the trainer does after a validation: ``go on``, ``back to best`` or ``stop``."""
         return "go on"
+
+    def begin_anew(self) -> None:
+        """The decoder is a new one: what was learned from validations is void."""
 
 
 class SGD:
     """Plain SGD, halved when validation stops improving: the published protocol.
 
-    From epoch `halve_from` on, `halve_after` validations without a better bound halve the rate and
-    go back to the best weights; training ends at the `halvings`-th (He et al. 2019, "Lagging
-    Inference Networks and Posterior Collapse in Variational Autoencoders", appendix B).
+    From epoch `halve_from` on, `halve_after` validations in a row that are no better halve the rate
+    and go back to the best weights; training ends at the `halvings`-th (He et al. 2019, "Lagging
+    Inference Networks and Posterior Collapse in Variational Autoencoders", appendix B). Better is
+    as in their code: than the best since the last halving, the one that brought it included.
     """
 
     def __init__(
@@ -61,16 +66,22 @@ class SGD:
         self.each = [torch.optim.SGD((p for _, p in parameters), lr=lr, fused=True)]
         self.lr, self.halve_from, self.halve_after = lr, halve_from, halve_after
         self.halvings = halvings
-        self.halved, self.stale = 0, 0
+        self.begin_anew()
 
     def rates(self, progress: float) -> list[float]:
         return [self.lr * 0.5**self.halved]
 
-    def validated(self, better: bool, epoch: float) -> str:
+    def begin_anew(self) -> None:
+        self.halved, self.stale, self.reached = 0, 0, -math.inf
+
+    def validated(self, bound: float, epoch: float) -> str:
+        better = bound > self.reached
         self.stale = 0 if better else self.stale + 1
+        if better:
+            self.reached = bound
         if self.stale < self.halve_after or epoch < self.halve_from:
             return "go on"
-        self.stale, self.halved = 0, self.halved + 1
+        self.halved, self.stale, self.reached = self.halved + 1, 0, bound
         return "stop" if self.halved >= self.halvings else "back to best"
 
 
@@ -112,8 +123,11 @@ class Mixed:
             self.lr * warm_cosine(progress, warmup=self.warmup, floor=self.floor),
         ][: len(self.each)]
 
-    def validated(self, better: bool, epoch: float) -> str:
+    def validated(self, bound: float, epoch: float) -> str:
         return "go on"
+
+    def begin_anew(self) -> None:
+        pass
 
 
 def adamw(
@@ -127,8 +141,11 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
 
 
-def clipped_step(each: Sequence[torch.optim.Optimizer], clip: float) -> torch.Tensor:
-    """One step of every optimiser, each with its gradient scaled to a norm of `clip` at most.
+def clipped_step(
+    each: Sequence[torch.optim.Optimizer], clip: float, still: Sequence[nn.Parameter] = ()
+) -> torch.Tensor:
+    """One step of every optimiser, each with its gradient scaled to a norm of `clip` at most. What
+    is `still` counts in that norm and does not move.
 
     Returns the norm of the whole gradient; where that is not finite nothing was changed. The fused
     kernels scale, and skip, as they read: gradients are passed over once less, and nothing waits
@@ -140,6 +157,8 @@ def clipped_step(each: Sequence[torch.optim.Optimizer], clip: float) -> torch.Te
         if held:  # else everything that it steps is frozen
             norms.append((optimizer, whole(torch.nn.utils.get_total_norm(held))))
     norm = torch.stack([own for _, own in norms]).norm()
+    for parameter in still:
+        parameter.grad = None
     skip = (~norm.isfinite()).float()
     for optimizer, own in norms:
         # The attributes by which torch.amp.GradScaler talks to fused optimisers.

@@ -10,8 +10,8 @@ from ..processes import like
 from ..vae import VAE
 from .optimizers import READING
 
-WINDOW = 10
-"""Steps of the encoder that are judged together, as in He et al. 2019, appendix B."""
+WINDOW = 15
+"""Steps of the encoder that are judged together, as in the code of He et al. 2019."""
 
 
 class Aggressive:
@@ -20,9 +20,9 @@ class Aggressive:
     He et al. 2019, "Lagging Inference Networks and Posterior Collapse in Variational Autoencoders",
     algorithm 1: early in training the encoder lags behind the true posterior of a decoder that
     moves, so the decoder learns to do without it. Before each step of the decoder the encoder
-    trains on other batches until ten steps are no better than the ten before, `most` at most. The
-    procedure ends for good at the first validation whose mutual information is not above the last
-    one's. It costs many times a plain step while it lasts.
+    trains on the same batch and then on others until fifteen steps are worse than the fifteen
+    before, `most` at most. The procedure ends for good at the first validation whose mutual
+    information is below the last one's. It costs many times a plain step while it lasts.
 
     Set as ``training.aggressive`` = `most` (100 in the paper); 0 is off.
     """
@@ -33,11 +33,11 @@ class Aggressive:
     def catch_up(self, step: Callable[[], tuple[torch.Tensor, int]]) -> None:
         """`step` trains the encoder once and returns (the objective's sum, words)."""
         before = -math.inf
-        for _ in range(0, self.most, WINDOW):
-            found = [step() for _ in range(WINDOW)]
+        for done in range(0, self.most, WINDOW):
+            found = [step() for _ in range(min(WINDOW, self.most - done))]
             now = float(torch.stack([value for value, _ in found]).sum())
             now /= sum(words for _, words in found)
-            if not now > before:
+            if not now >= before:
                 return
             before = now
 

@@ -37,17 +37,12 @@ def shard(vae: VAE, strategy: str, device: torch.device) -> None:
         fully_shard(vae, mesh=mesh)
 
 
-def wrapped(vae: VAE, partly: bool) -> nn.Module:
-    """What training calls in place of `vae`: gradients are then of all processes' sentences.
-
-    partly: there are steps that train only some of the parameters.
-    """
+def wrapped(vae: VAE) -> nn.Module:
+    """What training calls in place of `vae`: gradients are then of all processes' sentences."""
     if not processes.together() or pieces(vae):
         return vae
     ids = [torch.cuda.current_device()] if vae.device.type == "cuda" else None
-    return DistributedDataParallel(
-        vae, device_ids=ids, forward_sync_buffers=False, find_unused_parameters=partly
-    )
+    return DistributedDataParallel(vae, device_ids=ids, forward_sync_buffers=False)
 
 
 def alone(model: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """Gradient steps: a batch in parts, each with noise of its own, over one process or several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 
@@ -12,7 +12,7 @@ from .. import config as configuration
 from .. import processes
 from ..config import Config
 from ..errors import UserError
-from ..parts.layers import Block, frozen
+from ..parts.layers import Block
 from ..text.batches import Batch, Batches, collate
 from ..text.store import TokenStore
 from ..vae import VAE
@@ -70,7 +70,7 @@ class Steps:
         self.objective.to(device)
         self.aggressive = Aggressive(settings.aggressive) if settings.aggressive else None
         self.reads, self.writes = sides(vae)
-        self.model = wrapped(vae, partly=self.aggressive is not None)
+        self.model = wrapped(vae)
         self.statistics = [b for b in vae.buffers() if b.is_floating_point()]
         self.bad = torch.zeros((), dtype=torch.long, device=device)  # skipped in a row
         self.skipped = torch.zeros_like(self.bad)
@@ -79,7 +79,7 @@ class Steps:
         self, number: int, batches: Batches, index: int, rates: list[float], beta: float,
         *, reads_first: bool, tally: Tally,
     ) -> None:  # fmt: skip
-        """Train on batch `index`; `reads_first`: after the encoder has caught up on others."""
+        """Train on batch `index`; `reads_first`: after the encoder has caught up."""
         for each, rate in zip(self.optimizer.each, rates, strict=True):
             for group in each.param_groups:
                 group["lr"] = rate
@@ -91,21 +91,25 @@ class Steps:
 
             def read() -> tuple[Tensor, int]:
                 key[-1] += 1
-                rows = batches[noise(*key) % len(batches)]
-                with frozen(self.writes):
-                    result, words, _ = self._update(rows, beta, len(batches), key)
+                rows = batches[index if key[-1] == 1 else noise(*key) % len(batches)]
+                result, words, _ = self._update(rows, beta, len(batches), key, self.writes)
                 return processes.total(result["objective"].sum()), words
 
             self.aggressive.catch_up(read)
             key[-1] = 0
-        with frozen(others):
-            result, words, norm = self._update(batches[index], beta, len(batches), key)
+        result, words, norm = self._update(batches[index], beta, len(batches), key, others)
         tally.add(result, words, norm, beta=self.objective.weight(beta), lr=rates[0])
 
     def _update(
-        self, rows: np.ndarray, beta: float, per_epoch: int, key: list[int]
+        self,
+        rows: np.ndarray,
+        beta: float,
+        per_epoch: int,
+        key: list[int],
+        still: Sequence[nn.Parameter],
     ) -> tuple[dict[str, Tensor], int, Tensor]:
-        """One gradient step on the sentences `rows`: (this process's results, words, norm)."""
+        """One gradient step on the sentences `rows`, of all but what is `still`: (this process's
+        results, words, norm)."""
         before = [buffer.clone() for buffer in self.statistics]
         # The mean over sentences. The divisor is the epoch's mean batch and not this one's, so that
         # a sentence weighs the same whatever company its length brings it into. Several processes'
@@ -125,7 +129,7 @@ class Steps:
                 )
                 (-scale * result["objective"][: len(own)].sum()).backward()
             found.append({name: each[: len(own)].detach() for name, each in result.items()})
-        norm = clipped_step(self.optimizer.each, self.config.training.clip)
+        norm = clipped_step(self.optimizer.each, self.config.training.clip, still)
         finite = norm.isfinite()
         for buffer, old in zip(self.statistics, before, strict=True):
             buffer.copy_(torch.where(finite, buffer, old))

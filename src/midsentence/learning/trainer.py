@@ -49,6 +49,7 @@ class Position:
     aggressive: bool = True  # the encoder still gets steps of its own, if it ever does
     information: float = -math.inf  # mutual information at the last validation
     reset: bool = False  # pre-training is over, if there was any
+    begun: int = 0  # the step at which it was
     bad: int = 0  # steps skipped in a row, because a gradient was not finite
     skipped: int = 0  # the same in all
     ended: str = ""  # why training is over; empty while it is not
@@ -193,12 +194,24 @@ class Trainer:
         return 0.0 if progress < pretrain else self.schedule((progress - pretrain) / (1 - pretrain))
 
     def _begin_anew(self) -> None:
-        """Pre-training is over: another decoder, and no bound has been reached yet."""
+        """Pre-training is over: its best encoder, another decoder, and no bound reached yet."""
+        if self.at.best > -math.inf:
+            self._back_to_best()
         other = self.config.model_copy(update={"seed": self.config.seed + 1})
         fresh = assembly.assemble(other, self.corpus.tokenizer.vocab_size)
         reset_decoder(self.vae, fresh, self.optimizer.each)
         self.average.forget()
-        self.at.reset, self.at.best, self.at.stale = True, -math.inf, 0
+        self.optimizer.begin_anew()
+        self.at.reset, self.at.begun, self.at.best, self.at.stale = True, self.at.step, -math.inf, 0
+        self._save()  # the best model will be another one: a stop must not go back before this
+
+    def _back_to_best(self) -> None:
+        verify(self.out, assembly.FILES, mixed=True)
+        load_weights(self.vae, load_tensors(self.out / "model.safetensors"), self.out)
+
+    @property
+    def _pretraining(self) -> bool:
+        return self.config.training.pretrain > 0 and not self.at.reset
 
     def _step(self, batches: Batches, progress: float) -> None:
         at, rates, beta = self.at, self.optimizer.rates(progress), self._beta(progress)
@@ -210,37 +223,37 @@ class Trainer:
         self.steps.settle()
         self.steps.sound(self.at.step, dict(self.vae.named_parameters()))
         with self.average.instead(self.vae):
-            better = self._look(planned, per_epoch)
+            worth = self._look(planned, per_epoch)
         at, training = self.at, self.config.training
-        verdict = self.optimizer.validated(better, at.step / per_epoch)
+        verdict = self.optimizer.validated(worth, (at.step - at.begun) / per_epoch)
         if verdict == "back to best":
-            verify(self.out, assembly.FILES, mixed=True)
-            best = load_tensors(self.out / "model.safetensors")
-            load_weights(self.vae, best, self.out)
-        elif verdict == "stop":
+            self._back_to_best()
+        elif verdict == "stop" and not self._pretraining:
             at.ended = "learning rate halved to its end"
         elif training.patience and at.stale >= training.patience:
             at.ended = f"no better bound in {at.stale} validations"
         self._save()
 
-    def _look(self, planned: int, per_epoch: int) -> bool:
-        """Measure the bound on the validation part; a better model than before is saved."""
+    def _look(self, planned: int, per_epoch: int) -> float:
+        """Measure the bound on the validation part; a better model than before is saved.
+
+        What counts is the bound; while an autoencoder is trained, its reconstructions."""
         at = self.at
         with put_together(self.vae):
             found = bound(self.vae, self.valid, seed=self.config.seed)
         self._record("valid", found, planned, per_epoch)
-        at.aggressive = at.aggressive and found["mi"] > at.information
+        at.aggressive = at.aggressive and found["mi"] >= at.information
         at.information = found["mi"]
         beta = self._beta(self._progress(planned))
         for text in self.alarms(found | {"step": at.step}, beta, self._beta(1.0)):
             self.listener("note", {"text": text})
-        better = found["elbo"] > at.best
-        if better:
-            at.best, at.stale = found["elbo"], 0
+        worth = found["log_px" if self._pretraining else "elbo"]
+        if worth > at.best:
+            at.best, at.stale = worth, 0
             assembly.save(self.out, self.config, self.corpus.tokenizer, self.vae)
         elif self._beta(self._progress(planned)) == self._beta(1.0):
             at.stale += 1  # the bound may well fall while the KL's weight is still moving
-        return better
+        return worth
 
     def _record(self, kind: str, found: Record, planned: int, per_epoch: int) -> None:
         at = self.at
@@ -265,7 +278,9 @@ class Trainer:
         self.steps.sound(self.at.step, tensors)
         tensors = processes.collected(tensors)
         self.at.bad, self.at.skipped = int(self.steps.bad), int(self.steps.skipped)
-        own = {k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale")}
+        own = {
+            k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale", "reached")
+        }
         state = {"position": asdict(self.at), "optimizer": own, "tally": self.tally.state()}
         if processes.first():
             checkpoint.save(self.out / "checkpoints", self.at.step, tensors, state)

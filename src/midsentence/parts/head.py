@@ -20,6 +20,7 @@ class Head(nn.Module):
 
     tied: the word embedding of the decoder is W (Press & Wolf 2017; Inan et al. 2017); when it is
     narrower or wider than the hidden states, a linear map stands between.
+    bias: without one b is 0, as in the published text VAEs.
     label_smoothing: in training every word takes this part of the target's place, evenly (Szegedy
     et al. 2016, section 7). Bounds reported while training are then of the smoothed target.
     gradient_words: so many words carry the gradient of a training step's normaliser, drawn anew
@@ -35,6 +36,7 @@ class Head(nn.Module):
         embedding: nn.Embedding,
         *,
         tied: bool = False,
+        bias: bool = True,
         precision: str = "auto",
         label_smoothing: float = 0.0,
         gradient_words: int = 0,
@@ -55,7 +57,7 @@ class Head(nn.Module):
         else:
             self.table = nn.Parameter(torch.empty(vocab, hidden))
             nn.init.uniform_(self.table, -(hidden**-0.5), hidden**-0.5)
-        self.bias = nn.Parameter(torch.zeros(vocab - FIRST))
+        self.bias = nn.Parameter(torch.zeros(vocab - FIRST), requires_grad=bias)
 
     def log_prob(
         self, hidden: Float[Tensor, "M H"], targets: Int[Tensor, "M"]

@@ -46,17 +46,18 @@ class FixedGamma(nn.BatchNorm1d):
 class GaussianPosterior(nn.Module):
     """What the Gaussian ones share: a mean, linear in the summary, and other numbers beside it.
 
-    gamma: above 0, the means are batch-normalised with this fixed scale (`FixedGamma`).
+    gamma: above 0, the means are batch-normalised with this fixed scale (`FixedGamma`). bias: of
+    the linear map.
     """
 
     sphere = False
 
-    def __init__(self, summary: int, latent: int, others: int, gamma: float):
+    def __init__(self, summary: int, latent: int, others: int, gamma: float, bias: bool = True):
         super().__init__()
         if gamma < 0:
             raise UserError("posterior.gamma is a scale: 0 (off) or above")
         # A language model has no latent, and torch warns about initialising an empty matrix.
-        self.project = nn.Linear(summary, latent + others) if latent else None
+        self.project = nn.Linear(summary, latent + others, bias) if latent else None
         self.normalise = FixedGamma(latent, gamma) if gamma and latent else None
         self.summary, self.latent = summary, latent
 
@@ -76,10 +77,19 @@ class Gaussian(GaussianPosterior):
     delta: a rate that is committed, in nats a sentence; above 0, no sigma can exceed the s < 1
     whose KL from N(0, 1) is delta / D even at mean 0, so that KL(q || N(0, I)) >= delta whatever is
     learned. Razavi et al. 2019, "Preventing Posterior Collapse with delta-VAEs", section 2.
+    bias: without one the map from h is W h, as in the published text VAEs.
     """
 
-    def __init__(self, summary: int, latent: int, *, gamma: float = 0.0, delta: float = 0.0):
-        super().__init__(summary, latent, latent, gamma)
+    def __init__(
+        self,
+        summary: int,
+        latent: int,
+        *,
+        gamma: float = 0.0,
+        delta: float = 0.0,
+        bias: bool = True,
+    ):
+        super().__init__(summary, latent, latent, gamma, bias)
         if delta < 0:
             raise UserError("posterior.delta is a rate in nats: 0 (off) or above")
         self.widest = widest_variance(delta / latent) if delta and latent else None
