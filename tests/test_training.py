@@ -467,6 +467,16 @@ def test_published_sgd_halves_and_stops():
     assert sgd.rates(0.5) == [1.0]
 
 
+def test_a_run_that_was_halved_to_its_end_does_not_go_on(corpus, tmp_path):
+    """As after a kill between training and evaluation."""
+    out, asked = tmp_path / "run", ["kind=sgd", "lr=1e-9", "halve_from=0", "halve_after=1"]
+    run(corpus, out, *(f"optimizer.{s}" for s in [*asked, "halvings=1"]))
+    before = records(out, "valid")
+    assert len(before) == 2
+    pipeline.train(corpus, out, resume=True)
+    assert records(out, "valid") == before
+
+
 def test_what_is_still_counts_in_the_norm_and_does_not_move():
     moves, still = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
     moves.grad, still.grad = torch.tensor([3.0]), torch.tensor([4.0])

@@ -34,6 +34,7 @@ Listener = Callable[[str, Record], None]
 
 RECORD_EVERY = 25
 LEAST_VALIDATIONS = 8
+HALVED = "learning rate halved to its end"
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Trainer:
         began = time.monotonic() - at.seconds
         tally, validated, progress = self.tally, at.step, self._progress(planned)
         tally.since = time.monotonic()
-        at.ended = ""
+        at.ended = at.ended if at.ended == HALVED else ""  # a larger budget, or a stop, goes on
         with interruptible() as interrupted:
             stop = float(interrupted())
             while not at.ended and progress < 1 and not stop:
@@ -229,7 +230,7 @@ class Trainer:
         if verdict == "back to best":
             self._back_to_best()
         elif verdict == "stop" and not self._pretraining:
-            at.ended = "learning rate halved to its end"
+            at.ended = HALVED
         elif training.patience and at.stale >= training.patience:
             at.ended = f"no better bound in {at.stale} validations"
         self._save()
