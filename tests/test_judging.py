@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from midsentence import TextVAE, judging, train
+from midsentence.appraisal import appraise
 from midsentence.errors import UserError
+from midsentence.learning import trainer
+from midsentence.text.corpus import Corpus
 
 LINES = [
     f"{p} {v} {t}"
@@ -78,6 +81,27 @@ def test_the_reverse_model_knows_what_was_written_and_nothing_else(runs):
     assert like[1] > 0
 
 
-def test_only_a_language_model_is_a_judge(runs):
+def test_only_a_language_model_of_the_same_text_is_a_judge(runs, tmp_path):
     with pytest.raises(UserError, match="no language model: train one with --recipe lm"):
         judging.open_judge(runs / "vae")
+    (tmp_path / "text.tsv").write_text("".join(f"{i % 2}\t{i} {i} x\n" for i in range(40)))
+    settings = ["decoder.hidden=8", "training.max_steps=2", "tokenizer.kind=word",
+                "corpus.label_field='0'", "corpus.text_field='1'"]  # fmt: skip
+    train(str(tmp_path / "text.tsv"), tmp_path / "lm", recipe="lm", settings=settings)
+    with pytest.raises(UserError, match=r"expects labels: .* labels.condition=false"):
+        judging.open_judge(tmp_path / "lm")
+    settings.append("labels.condition=false")
+    train(str(tmp_path / "text.tsv"), tmp_path / "other", recipe="lm", settings=settings)
+    vae, data = TextVAE.from_pretrained(runs / "vae"), Corpus.open(runs / "vae" / "corpus")
+    with pytest.raises(UserError, match="does not know 100% of the real text's tokens"):
+        appraise(vae, data, judge=judging.open_judge(tmp_path / "other"))
+
+
+def test_one_sentence_is_enough_to_learn_from_and_a_stop_is_a_stop(runs, monkeypatch):
+    tokenizer = TextVAE.from_pretrained(runs / "lm").tokenizer
+    assert judging.reverse(LINES[:1], LINES, tokenizer, steps=2)[0] > 1
+    monkeypatch.setattr(
+        judging.trainer, "train", lambda *args: trainer.Position(ended="interrupted")
+    )
+    with pytest.raises(KeyboardInterrupt):
+        judging.reverse(LINES, LINES, tokenizer, steps=2)

@@ -422,6 +422,32 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
     held._step(held._batches(), 0.5)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_kill_after_the_first_model_of_the_new_decoder_is_gone_on_from(
+    corpus, tmp_path, monkeypatch, kind
+):
+    """The autoencoder's best weights are overwritten then, and no checkpoint knows it yet."""
+    settings = ["training.pretrain=0.4", "training.max_steps=40", "training.epochs=99",
+                f"optimizer.kind={kind}", "optimizer.lr=0.02"]  # fmt: skip
+    if kind == "sgd":
+        settings += ["optimizer.halve_from=0", "optimizer.halve_after=1"]
+    save = trainer.Trainer._save
+
+    def killed(self):
+        if self.at.reset and self.at.step > self.at.begun:
+            raise RuntimeError
+        save(self)
+
+    run(corpus, tmp_path / "whole", *settings)
+    monkeypatch.setattr(trainer.Trainer, "_save", killed)
+    with pytest.raises(RuntimeError):
+        run(corpus, tmp_path / "parts", *settings)
+    monkeypatch.undo()
+    pipeline.train(corpus, tmp_path / "parts", resume=True)
+    there, here = (checkpoint.latest(tmp_path / f / "checkpoints")[0] for f in ("whole", "parts"))
+    assert all(torch.equal(there[name], here[name]) for name in there)
+
+
 @pytest.mark.parametrize("recipe", recipes())
 def test_every_recipe_trains(corpus, tmp_path, recipe):
     small = [s for s in FAST if recipe != "lm" or not s.startswith(("latent", "encoder"))]
@@ -461,10 +487,10 @@ def test_published_sgd_halves_and_stops():
     # After the first halving -11.5 is better than the -12 that brought it, if worse than the -10.
     bounds = [-10, -11, -12, -11.5, -11.6, -11.7]
     said = [sgd.validated(bound, epoch) for epoch, bound in enumerate(bounds)]
-    assert said == ["go on", "go on", "back to best", "go on", "go on", "stop"]
-    assert sgd.rates(0.5) == [0.25]
+    assert said == [False, False, True, False, False, True]
+    assert sgd.over and sgd.rates(0.5) == [0.25]
     sgd.begin_anew()
-    assert sgd.rates(0.5) == [1.0]
+    assert not sgd.over and sgd.rates(0.5) == [1.0]
 
 
 def test_a_run_that_was_halved_to_its_end_does_not_go_on(corpus, tmp_path):
@@ -473,6 +499,17 @@ def test_a_run_that_was_halved_to_its_end_does_not_go_on(corpus, tmp_path):
     run(corpus, out, *(f"optimizer.{s}" for s in [*asked, "halvings=1"]))
     before = records(out, "valid")
     assert len(before) == 2
+    pipeline.train(corpus, out, resume=True)
+    assert records(out, "valid") == before
+    more = ["optimizer.halvings=2", "training.epochs=3"]  # unless it is asked to
+    pipeline.train(corpus, out, resume=True, settings=more)
+    assert len(records(out, "valid")) == 3
+
+
+def test_a_run_that_ended_early_does_not_go_on(corpus, tmp_path):
+    out = tmp_path / "run"
+    run(corpus, out, "optimizer.lr=1e-9", "training.patience=1", "beta.kind=constant")
+    before = records(out, "valid")
     pipeline.train(corpus, out, resume=True)
     assert records(out, "valid") == before
 

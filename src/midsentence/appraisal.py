@@ -9,6 +9,7 @@ import torch
 
 from . import judging
 from .bundle import TextVAE
+from .errors import UserError
 from .measuring import quality
 from .measuring.probing import Probe, dci, mig
 from .text.corpus import Corpus
@@ -96,8 +97,13 @@ def _judged(
         "_real": _text(model, pick(data.train, count, seed + 1)),
     }
     found = {}
-    for of, lines in {"": text, "_real": real}.items():
+    for of, lines in {"_real": real, "": text}.items():
         scored = judging.score(judge, lines)
+        if of and scored.unknown > judging.STRANGE:  # all text would be alike to it
+            raise UserError(
+                f"the judge does not know {scored.unknown:.0%} of the real text's tokens: train "
+                "one on the same text"
+            )
         found[f"forward_ppl{of}"], found[f"forward_ppl_stderr{of}"] = scored.perplexity()
         found[f"unknown{of}"] = scored.unknown
         found[f"reverse_ppl{of}"], found[f"reverse_ppl_stderr{of}"] = judging.reverse(

@@ -24,6 +24,9 @@ from .text.readers import Line
 from .text.store import TokenStore
 from .text.tokenizer import UNK, Tokenizer
 
+STRANGE = 0.3
+"""Share of unknown tokens from which on a judge is of other text."""
+
 HELD_OUT = 0.05
 """The part of the samples that says which weights of a reverse model are the best."""
 
@@ -60,6 +63,8 @@ def open_judge(run: Path) -> TextVAE:
     judge = TextVAE.from_pretrained(run)
     if judge.latent:
         raise UserError(f"{run} is no language model: train one with --recipe lm")
+    if judge.labels:
+        raise UserError(f"{run} expects labels: train it with --set labels.condition=false")
     return judge
 
 
@@ -76,7 +81,8 @@ def language_model(
     budget["threads"] = torch.get_num_threads()
     settings = [f"seed={seed}", *(f"training.{k}={v}" for k, v in budget.items())]
     asked = config.compose("lm", None, settings)
-    trainer.train(asked, Corpus(folder, tokenizer, *stores), folder)
+    if trainer.train(asked, Corpus(folder, tokenizer, *stores), folder).ended == "interrupted":
+        raise KeyboardInterrupt  # training took it for its own
     return TextVAE.from_pretrained(folder)
 
 
@@ -88,7 +94,7 @@ def reverse(
     held = max(1, round(HELD_OUT * len(written)))
     with tempfile.TemporaryDirectory() as folder:
         model = language_model(
-            {"train": written[held:], "valid": written[:held]},
+            {"train": written[held:] or written, "valid": written[:held]},
             tokenizer, Path(folder), steps, seed,
         )  # fmt: skip
         return score(model, real).perplexity()

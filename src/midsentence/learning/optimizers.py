@@ -37,9 +37,12 @@ class AdamW:
     def rates(self, progress: float) -> list[float]:
         return [self.lr * warm_cosine(progress, warmup=self.warmup, floor=self.floor)]
 
-    def validated(self, bound: float, epoch: float) -> str:
-        """What the trainer does after a validation: ``go on``, ``back to best`` or ``stop``."""
-        return "go on"
+    over = False
+    """Has the rate been taken down to its end?"""
+
+    def validated(self, bound: float, epoch: float) -> bool:
+        """Told every validation; does training go on from the best weights?"""
+        return False
 
     def begin_anew(self) -> None:
         """The decoder is a new one: what was learned from validations is void."""
@@ -74,15 +77,19 @@ class SGD:
     def begin_anew(self) -> None:
         self.halved, self.stale, self.reached = 0, 0, -math.inf
 
-    def validated(self, bound: float, epoch: float) -> str:
+    @property
+    def over(self) -> bool:
+        return self.halved >= self.halvings
+
+    def validated(self, bound: float, epoch: float) -> bool:
         better = bound > self.reached
         self.stale = 0 if better else self.stale + 1
         if better:
             self.reached = bound
         if self.stale < self.halve_after or epoch < self.halve_from:
-            return "go on"
+            return False
         self.halved, self.stale, self.reached = self.halved + 1, 0, bound
-        return "stop" if self.halved >= self.halvings else "back to best"
+        return True
 
 
 class Mixed:
@@ -123,8 +130,10 @@ class Mixed:
             self.lr * warm_cosine(progress, warmup=self.warmup, floor=self.floor),
         ][: len(self.each)]
 
-    def validated(self, bound: float, epoch: float) -> str:
-        return "go on"
+    over = False
+
+    def validated(self, bound: float, epoch: float) -> bool:
+        return False
 
     def begin_anew(self) -> None:
         pass

@@ -34,7 +34,6 @@ Listener = Callable[[str, Record], None]
 
 RECORD_EVERY = 25
 LEAST_VALIDATIONS = 8
-HALVED = "learning rate halved to its end"
 
 
 @dataclass
@@ -51,6 +50,7 @@ class Position:
     information: float = -math.inf  # mutual information at the last validation
     reset: bool = False  # pre-training is over, if there was any
     begun: int = 0  # the step at which it was
+    validated: int = 0  # the step of the last validation
     bad: int = 0  # steps skipped in a row, because a gradient was not finite
     skipped: int = 0  # the same in all
     ended: str = ""  # why training is over; empty while it is not
@@ -111,9 +111,9 @@ class Trainer:
         parameters = sum(p.numel() for p in self.vae.parameters())
         self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
         began = time.monotonic() - at.seconds
-        tally, validated, progress = self.tally, at.step, self._progress(planned)
+        tally, progress = self.tally, self._progress(planned)
         tally.since = time.monotonic()
-        at.ended = at.ended if at.ended == HALVED else ""  # a larger budget, or a stop, goes on
+        at.ended = self._over()
         with interruptible() as interrupted:
             stop = float(interrupted())
             while not at.ended and progress < 1 and not stop:
@@ -137,15 +137,15 @@ class Trainer:
                 # A run limited by minutes may end long before its epoch does: look in now and then.
                 parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
                 if at.step % every == 0 or (settings.max_minutes and parts[0] < parts[1]):
-                    validated, looked = at.step, time.monotonic()
+                    looked = time.monotonic()
                     self._validate(planned, len(batches))
                     now = time.monotonic()
                     tally.since += now - looked  # words a second are of training alone
                     at.seconds = now - began
-            if stop:
+            if stop and not at.ended:
                 at.ended = "interrupted"
             elif not at.ended:
-                if at.step != validated or at.best == -math.inf:
+                if at.step != at.validated or at.best == -math.inf:
                     self._validate(planned, len(batches))
                 at.ended = at.ended or "budget used"
             self._save()
@@ -165,8 +165,9 @@ class Trainer:
         learned = {k[10:]: v for k, v in tensors.items() if k.startswith("objective.")}
         self.objective.load_state_dict(learned)
         self.average.restore({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-        self.optimizer.__dict__.update(state["optimizer"])
         self.at = Position(**state["position"])
+        # Checkpoints once had no `reached`.
+        self.optimizer.__dict__.update({"reached": self.at.best} | state["optimizer"])
         if "tally" in state:
             self.tally.restore(state["tally"])
         self.steps.bad.fill_(self.at.bad)
@@ -225,15 +226,21 @@ class Trainer:
         self.steps.sound(self.at.step, dict(self.vae.named_parameters()))
         with self.average.instead(self.vae):
             worth = self._look(planned, per_epoch)
-        at, training = self.at, self.config.training
-        verdict = self.optimizer.validated(worth, (at.step - at.begun) / per_epoch)
-        if verdict == "back to best":
+        at = self.at
+        at.validated = at.step
+        if self.optimizer.validated(worth, (at.step - at.begun) / per_epoch):
             self._back_to_best()
-        elif verdict == "stop" and not self._pretraining:
-            at.ended = HALVED
-        elif training.patience and at.stale >= training.patience:
-            at.ended = f"no better bound in {at.stale} validations"
+        at.ended = self._over()
         self._save()
+
+    def _over(self) -> str:
+        """Why validations say that training is over; empty while they do not."""
+        at, patience = self.at, self.config.training.patience
+        if self._pretraining:
+            return ""
+        if self.optimizer.over:
+            return "learning rate halved to its end"
+        return f"no better bound in {at.stale} validations" if 0 < patience <= at.stale else ""
 
     def _look(self, planned: int, per_epoch: int) -> float:
         """Measure the bound on the validation part; a better model than before is saved.

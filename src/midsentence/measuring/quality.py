@@ -119,22 +119,14 @@ def nearest(written: Sequence[Sentence], train: Sequence[Sentence]) -> Float[np.
     """Edit distance of each sentence to its nearest training sentence, over the longer one's
     length: 0 is a copy, 1 has nothing in common with any. Exact, over all of `train`; an edit puts
     a token in, takes one out or exchanges one (Levenshtein 1966)."""
-    known = list(map(_characters, train))
-    found = [
-        process.extractOne(_characters(s), known, scorer=Levenshtein.normalized_distance)
-        for s in written
-    ]
+    measure = Levenshtein.normalized_distance
+    found = [process.extractOne(sentence, train, scorer=measure) for sentence in written]
     return np.array([distance for _, distance, _ in found])
-
-
-def _characters(sentence: Sentence) -> str:
-    """A character a token: text is what the library compares fastest."""
-    return "".join(map(chr, sentence))
 
 
 def apart(a: Sentence, b: Sentence) -> float:
     """Edit distance of two sentences over the longer one's length."""
-    return Levenshtein.normalized_distance(_characters(a), _characters(b))
+    return Levenshtein.normalized_distance(a, b)
 
 
 def lengths_apart(a: Sequence[Sentence], b: Sequence[Sentence]) -> float:
