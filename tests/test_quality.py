@@ -276,6 +276,7 @@ def test_evaluate_quality_of_a_run(tmp_path, monkeypatch):
     assert "--judge is for --quality" in str(done.exception)
     monkeypatch.setattr(appraisal, "LEARNING", 2)
     more = [s for s in settings if not s.startswith(("latent", "encoder"))]
+    more.append("labels.condition=false")
     train(str(tmp_path / "text.tsv"), tmp_path / "lm", recipe="lm", settings=more)
     done = CliRunner().invoke(app, [*asked, str(tmp_path / "lm"), "--quality"])
     found = json.loads(done.stdout)["quality"]

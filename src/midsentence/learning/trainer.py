@@ -166,8 +166,10 @@ class Trainer:
         self.objective.load_state_dict(learned)
         self.average.restore({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         self.at = Position(**state["position"])
-        # Checkpoints once had no `reached`.
-        self.optimizer.__dict__.update({"reached": self.at.best} | state["optimizer"])
+        own = self.optimizer.__dict__
+        if "reached" in own:  # checkpoints once had none
+            own["reached"] = self.at.best
+        own.update(state["optimizer"])
         if "tally" in state:
             self.tally.restore(state["tally"])
         self.steps.bad.fill_(self.at.bad)
