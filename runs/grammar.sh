@@ -3,14 +3,10 @@
 # pairings, then all of them against the entropy. About 35 minutes on two cores.
 set -eu
 BIN=${BIN:-.venv/bin}
+. "${0%/*}/once.sh"
 train() {
     run=runs/grammar-$1; minutes=$2; shift 2
-    if [ -e "$run/report.html" ]; then return; fi
-    if [ -e "$run/config.toml" ]; then
-        "$BIN/midsentence" train builtin:grammar --out "$run" --resume
-        return
-    fi
-    "$BIN/midsentence" train builtin:grammar --out "$run" --max-minutes "$minutes" "$@"
+    once "$run" builtin:grammar --max-minutes "$minutes" "$@"
 }
 train vae 14 --set objective.free_bits=0.1
 train lm 5 --recipe lm

@@ -5,15 +5,10 @@
 # minutes and need 15 minutes for each 100 samples. A stopped training is gone on with, an ended one kept.
 set -eu
 BIN=${BIN:-.venv/bin}
+. "${0%/*}/once.sh"
 train() {
     run=runs/$1; shift
-    if [ -e "$run/report.html" ]; then return; fi
-    if [ -e "$run/config.toml" ]; then
-        "$BIN/midsentence" train "$DATA/train.txt" --out "$run" --resume
-        return
-    fi
-    "$BIN/midsentence" train "$DATA/train.txt" \
-        --valid "$DATA/valid.txt" --test "$DATA/test.txt" --out "$run" "$@"
+    once "$run" "$DATA/train.txt" --valid "$DATA/valid.txt" --test "$DATA/test.txt" "$@"
 }
 DATA=$1
 train ptb --recipe ptb

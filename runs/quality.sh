@@ -10,12 +10,10 @@ name=$1; shift
 BIN=${BIN:-.venv/bin} MINUTES=${MINUTES:-6} RECIPE=${RECIPE:-default}
 home=runs/quality/$name out=results/quality-$name.md
 asked="MINUTES=$MINUTES RECIPE=$RECIPE runs/quality.sh $name $*"
+. "${0%/*}/once.sh"
 train() {
     run=$home/$1; shift
-    if [ -e "$run/report.html" ]; then return; fi
-    if [ -e "$run/config.toml" ]; then "$BIN/midsentence" train "$1" --out "$run" --resume; return; fi
-    "$BIN/midsentence" train "$@" --out "$run" --recipe "$RECIPE" --max-minutes "$MINUTES" \
-        --set labels.condition=false
+    once "$run" "$@" --recipe "$RECIPE" --max-minutes "$MINUTES" --set labels.condition=false
 }
 train vae "$@"
 train lm "$@" --set latent=0 --set encoder.kind=none

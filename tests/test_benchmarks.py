@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from midsentence import TextVAE, config, evaluation, pipeline
 from midsentence.text.store import pick
@@ -22,23 +21,12 @@ import remedies
 import remedies_page
 import reproduce
 import samples
+from tiny import TEXT
 
 FAST = [
     "latent=3", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
     "decoder.hidden=8", "training.batch_tokens=256", "tokenizer.kind=word", "training.threads=1",
 ]  # fmt: skip
-LINES = [
-    f"{p} {v} {t}"
-    for p in ("anna", "ben", "carla", "dirk")
-    for v in ("sees", "likes", "paints")
-    for t in ("a book", "two trees", "the sea")
-]
-
-
-@pytest.fixture(autouse=True)
-def alone(seeded):
-    """Models this small only wait for a second thread."""
-    torch.set_num_threads(1)
 
 
 def found(recipe, seed, nll, *, kl=3.0, mi=2.5, units=8, latent=32, elbo=-6.0):
@@ -218,7 +206,7 @@ def test_what_a_command_says_and_how_it_fails(tmp_path):
 def home(tmp_path_factory):
     """A folder with two short runs on one text: `vae` and `lm`."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    (folder / "text.txt").write_text("\n".join(LINES) + "\n")
+    (folder / "text.txt").write_text("\n".join(TEXT) + "\n")
     more = ["corpus.valid_fraction=0.2", "corpus.test_fraction=0.3", "training.max_steps=30",
             "training.epochs=99", "training.validations=0.01"]  # fmt: skip
     for recipe in ("default", "lm"):

@@ -4,33 +4,20 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from midsentence import TextVAE, judging, train
 from midsentence.appraisal import appraise
 from midsentence.errors import UserError
 from midsentence.learning import trainer
 from midsentence.text.corpus import Corpus
-
-LINES = [
-    f"{p} {v} {t}"
-    for p in ("anna", "ben", "carla", "dirk")
-    for v in ("sees", "likes", "paints")
-    for t in ("a book", "two trees", "the sea")
-]
-
-
-@pytest.fixture(autouse=True)
-def alone(seeded):
-    """Models this small only wait for a second thread."""
-    torch.set_num_threads(1)
+from tiny import TEXT
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with two short runs on one text: `vae` and `lm`."""
     folder = tmp_path_factory.mktemp("judging")
-    (folder / "text.txt").write_text("\n".join(LINES) + "\n")
+    (folder / "text.txt").write_text("\n".join(TEXT) + "\n")
     settings = ["decoder.embedding=8", "decoder.hidden=8", "training.max_steps=5",
                 "tokenizer.kind=word", "corpus.valid_fraction=0.2",
                 "corpus.test_fraction=0.3"]  # fmt: skip
@@ -62,9 +49,9 @@ def test_scores_are_the_language_models_own(runs):
 
 def test_a_model_of_the_real_text_prefers_it(runs, tmp_path):
     tokenizer = TextVAE.from_pretrained(runs / "lm").tokenizer
-    parts = {"train": LINES[::2], "valid": LINES[1::4]}
+    parts = {"train": TEXT[::2], "valid": TEXT[1::4]}
     model = judging.language_model(parts, tokenizer, tmp_path / "judge", 40, seed=1)
-    straight, turned = LINES[3::4], [" ".join(reversed(line.split())) for line in LINES[3::4]]
+    straight, turned = TEXT[3::4], [" ".join(reversed(line.split())) for line in TEXT[3::4]]
     worse = judging.score(model, turned).perplexity()[0]
     assert judging.score(model, straight).perplexity()[0] < 0.7 * worse
 
@@ -72,12 +59,12 @@ def test_a_model_of_the_real_text_prefers_it(runs, tmp_path):
 def test_the_reverse_model_knows_what_was_written_and_nothing_else(runs):
     """Like text is told apart from unlike by the order of its words alone."""
     tokenizer = TextVAE.from_pretrained(runs / "lm").tokenizer
-    turned = [" ".join(reversed(line.split())) for line in LINES]
+    turned = [" ".join(reversed(line.split())) for line in TEXT]
     like, unlike = (
-        judging.reverse(text, LINES[::3], tokenizer, steps=40) for text in (LINES, turned)
+        judging.reverse(text, TEXT[::3], tokenizer, steps=40) for text in (TEXT, turned)
     )
     assert like[0] < 0.7 * unlike[0]
-    assert like == judging.reverse(LINES, LINES[::3], tokenizer, steps=40)
+    assert like == judging.reverse(TEXT, TEXT[::3], tokenizer, steps=40)
     assert like[1] > 0
 
 
@@ -99,9 +86,9 @@ def test_only_a_language_model_of_the_same_text_is_a_judge(runs, tmp_path):
 
 def test_one_sentence_is_enough_to_learn_from_and_a_stop_is_a_stop(runs, monkeypatch):
     tokenizer = TextVAE.from_pretrained(runs / "lm").tokenizer
-    assert judging.reverse(LINES[:1], LINES, tokenizer, steps=2)[0] > 1
+    assert judging.reverse(TEXT[:1], TEXT, tokenizer, steps=2)[0] > 1
     monkeypatch.setattr(
         judging.trainer, "train", lambda *args: trainer.Position(ended="interrupted")
     )
     with pytest.raises(KeyboardInterrupt):
-        judging.reverse(LINES, LINES, tokenizer, steps=2)
+        judging.reverse(TEXT, TEXT, tokenizer, steps=2)

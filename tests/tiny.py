@@ -28,6 +28,14 @@ SMALL_DENSITIES = {
     "vmf": {"kappa": 5.0},
 }
 
+TEXT = [
+    f"{p} {v} {t}"
+    for p in ("anna", "ben", "carla", "dirk")
+    for v in ("sees", "likes", "paints")
+    for t in ("a book", "two trees", "the sea")
+]
+"""Sentences for runs that train on text."""
+
 REAL_ENCODERS = [kind for kind in ENCODERS if kind != "none"]
 PAIRINGS = [(e, d) for e in REAL_ENCODERS for d in DECODERS]
 

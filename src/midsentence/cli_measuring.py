@@ -47,13 +47,16 @@ def evaluate(
         raise UserError("--judge is for --quality: give both")
     spread(devices)
     from . import console, evaluation, processes
-    from .judging import open_judge
     from .text.corpus import Corpus
 
     if judge is not None and processes.together():
         raise UserError("--judge trains language models in one process: leave --devices out")
     model = open_model(run, own_prior)
-    known = None if judge is None else open_judge(judge)
+    known = None
+    if judge is not None:
+        from .judging import open_judge  # brings all of training with it
+
+        known = open_judge(judge)
     warn_unavailable(model)
     name = evaluation.under(model, source)
     if source in ("valid", "test") and not Path(source).exists():

@@ -15,7 +15,23 @@ READING = ("encoder.", "posterior.")
 """The inference network; everything else writes."""
 
 
-class AdamW:
+class Rule:
+    """What validations mean to a learning rate: nothing, unless a rule says so."""
+
+    @property
+    def over(self) -> bool:
+        """Has the rate been taken down to its end?"""
+        return False
+
+    def validated(self, bound: float, epoch: float) -> bool:
+        """Told every validation; does training go on from the best weights?"""
+        return False
+
+    def begin_anew(self) -> None:
+        """The decoder is a new one: what was learned from validations is void."""
+
+
+class AdamW(Rule):
     """AdamW (Loshchilov & Hutter 2019), a line up over `warmup`, half a cosine down to `floor`.
 
     `warmup` is a part of the run, `floor` a part of `lr`. Weight decay is on matrices only.
@@ -37,18 +53,8 @@ class AdamW:
     def rates(self, progress: float) -> list[float]:
         return [self.lr * warm_cosine(progress, warmup=self.warmup, floor=self.floor)]
 
-    over = False
-    """Has the rate been taken down to its end?"""
 
-    def validated(self, bound: float, epoch: float) -> bool:
-        """Told every validation; does training go on from the best weights?"""
-        return False
-
-    def begin_anew(self) -> None:
-        """The decoder is a new one: what was learned from validations is void."""
-
-
-class SGD:
+class SGD(Rule):
     """Plain SGD, halved when validation stops improving: the published protocol.
 
     From epoch `halve_from` on, `halve_after` validations in a row that are no better halve the rate
@@ -92,7 +98,7 @@ class SGD:
         return True
 
 
-class Mixed:
+class Mixed(Rule):
     """AdamW for what reads (encoder, posterior), plain SGD for what writes (all the rest).
 
     On small corpora SGD finds a decoder that generalises better, while under SGD the encoder wakes
@@ -129,14 +135,6 @@ class Mixed:
             self.sgd_lr * hold_cosine(progress, hold=self.hold, floor=self.floor),
             self.lr * warm_cosine(progress, warmup=self.warmup, floor=self.floor),
         ][: len(self.each)]
-
-    over = False
-
-    def validated(self, bound: float, epoch: float) -> bool:
-        return False
-
-    def begin_anew(self) -> None:
-        pass
 
 
 def adamw(
