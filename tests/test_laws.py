@@ -245,6 +245,7 @@ def test_a_language_model_is_the_same_story_without_a_latent(decoder):
 
 
 DROPOUTS = [(d, {"dropout": 0.5, "word_dropout": 0.5}) for d in DECODERS]
+DROPOUTS += [(d, {"embedding_dropout": 0.5}) for d in DECODERS]
 DROPOUTS += [("lstm", {"weight_drop": 0.5}), ("gru", {"weight_drop": 0.5, "layers": 2})]
 
 
@@ -255,6 +256,21 @@ def test_dropouts_act_in_training_only(decoder, writing):
     assert torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))
     vae.train()
     assert not torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_embedding_dropout_is_the_table_without_some_words(decoder):
+    vae = tiny(decoder=decoder, writing={"embedding_dropout": 0.5}).train()
+    z = torch.randn(1, 4, 3, dtype=torch.float64)
+    torch.manual_seed(1)
+    dropped = vae.log_px(batch(), z)
+    torch.manual_seed(1)
+    table = vae.decoder.input.embedding
+    kept = torch.nn.functional.dropout(torch.ones(len(table.weight), 1, dtype=z.dtype), 0.5)
+    assert set(kept.flatten().tolist()) == {0.0, 2.0}
+    table.weight.data *= kept
+    vae.eval()
+    torch.testing.assert_close(vae.log_px(batch(), z), dropped)
 
 
 @pytest.mark.parametrize("decoder", ["lstm", "gru"])

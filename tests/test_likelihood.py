@@ -30,10 +30,11 @@ class LinearGaussian(VAE):
 
     labels = None
 
-    def __init__(self, stretch, points=12):
+    def __init__(self, stretch, points=12, w=None):
         nn.Module.__init__(self)
         torch.manual_seed(5)
-        self.w = nn.Parameter(torch.randn(X, D, dtype=torch.float64))
+        drawn = torch.randn(X, D, dtype=torch.float64)
+        self.w = nn.Parameter(drawn if w is None else w.double())
         self.s = 0.6
         self.points = torch.randn(points, X, dtype=torch.float64) * 1.5
         self.spread = torch.linalg.inv(

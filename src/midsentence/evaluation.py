@@ -10,6 +10,7 @@ import numpy as np
 from . import processes
 from .bundle import TextVAE
 from .errors import UserError
+from .learning.proposals import Proposal, fit_proposal
 from .measuring.likelihood import Sentences, evaluate
 from .opening import read_json
 from .plain_json import dumps
@@ -23,11 +24,14 @@ def evaluate_store(
     store: Any,
     samples: int,
     *,
+    proposal: Proposal | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """`measuring.likelihood.evaluate` of a token store (or a pick of one)."""
-    return evaluate(model.vae, store, store.sizes, samples, seed=seed, progress=progress)
+    return evaluate(
+        model.vae, store, store.sizes, samples, proposal=proposal, seed=seed, progress=progress
+    )
 
 
 def evaluate_file(
@@ -35,6 +39,7 @@ def evaluate_file(
     source: str,
     samples: int,
     *,
+    proposal: Proposal | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
@@ -58,7 +63,26 @@ def evaluate_file(
     lines = [line.text for line in held]
     sentences: Sentences = model.ids(lines, [line.label for line in held])
     sizes = np.array([len(line.encode()) for line in lines])
-    return evaluate(model.vae, sentences, sizes, samples, seed=seed, progress=progress)
+    return evaluate(
+        model.vae, sentences, sizes, samples, proposal=proposal, seed=seed, progress=progress
+    )
+
+
+def proposal_for(
+    model: TextVAE,
+    sentences: Sentences,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Proposal:
+    """`learning.proposals.fit_proposal`; of several processes the first does it for all."""
+    made = Proposal(model.vae)
+    made.load_state_dict(
+        processes.from_first(
+            lambda: fit_proposal(model.vae, sentences, seed=seed, progress=progress).state_dict()
+        )
+    )
+    return made
 
 
 def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:

@@ -48,6 +48,6 @@ def fit_prior(
     fitted.write(run, made, replace=force)
     tables = evaluations(run)
     stale = f", {made.kind} prior"  # tables under the prior that is no more
-    if any(name.endswith(stale) for name in tables):
-        write_evaluations(run, {k: v for k, v in tables.items() if not k.endswith(stale)})
+    if any(stale in name for name in tables):
+        write_evaluations(run, {k: v for k, v in tables.items() if stale not in k})
     return {"kind": made.kind, **figures}

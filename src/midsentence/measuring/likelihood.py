@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import Distribution, Independent
 
 from .. import processes
 from ..parts.diffusion import Denoised
@@ -233,6 +233,7 @@ def importance_weighted(
     sentences: Sentences,
     samples: int,
     *,
+    proposal: Callable[[Tensor], Distribution] | None = None,
     seed: int = 0,
     positions: int = POSITIONS,
     progress: Callable[[int], None] = lambda done: None,
@@ -240,7 +241,8 @@ def importance_weighted(
     """log p(x) by exactly K = `samples` importance samples, and its standard error, (N,) nats.
 
     log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a lower bound in expectation that rises to
-    log p(x) with K (Burda et al. 2016, eq. 8). The error is the delta method's,
+    log p(x) with K (Burda et al. 2016, eq. 8). q is the posterior, or a `proposal` of the summary
+    (`learning.proposals`), under which the bound may be tighter. The error is the delta method's,
     sqrt((mean(r^2) - 1) / K) with r the weights over their mean. `progress` is told how many more
     sentences are done. Both are nan, and nothing is computed, under a prior without a density.
     """
@@ -249,7 +251,8 @@ def importance_weighted(
         return unknown, unknown
 
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
-        q, p = vae.infer(batch), vae.prior_of(batch.labels, len(batch))
+        q = vae.infer(batch) if proposal is None else proposal(vae.read(batch))
+        p = vae.prior_of(batch.labels, len(batch))
         z, log_qz = draw(q, samples)
         size = max(1, positions // batch.targets.numel())
         log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]
@@ -268,12 +271,14 @@ def evaluate(
     sizes: np.ndarray,
     samples: int = 500,
     *,
+    proposal: Callable[[Tensor], Distribution] | None = None,
     seed: int = 0,
     positions: int = POSITIONS,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """The table: likelihood by `samples` importance samples, the bound, and what z carries.
 
+    A `proposal` is for the first alone: everything else is of the model's own posterior.
     sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
     over sentences; `estimator_stderr` is the part of it that more samples would remove. `ppl` is
     over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a sentence. Under
@@ -285,8 +290,9 @@ def evaluate(
     if isinstance(vae.prior(), Denoised):
         samples = 0
     log_p, error = importance_weighted(
-        vae, sentences, samples, seed=seed, positions=positions, progress=progress
-    )
+        vae, sentences, samples,
+        proposal=proposal, seed=seed, positions=positions, progress=progress,
+    )  # fmt: skip
     count = len(sentences)
     tokens = int(sentences.lengths.sum()) + count
     held = int(sizes.sum())

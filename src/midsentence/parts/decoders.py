@@ -30,6 +30,9 @@ class LatentInput(nn.Module):
     - ``add``: e_t + W z at every step (Optimus, Li et al. 2020).
 
     Word dropout replaces words by ``<unk>``, so that the decoder needs z (Bowman et al. 2016).
+    Embedding dropout takes away whole words of the vocabulary, wherever they stand in a batch: a
+    row of the table is missing, the others grow by as much (Gal & Ghahramani 2016, "A Theoretically
+    Grounded Application of Dropout in Recurrent Neural Networks", section 4.2).
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class LatentInput(nn.Module):
         inject: list[str],
         dropout: Dropout,
         word_dropout: float,
+        embedding_dropout: float,
     ):
         super().__init__()
         self.embedding = word_embedding(vocab, embedding)
@@ -47,6 +51,7 @@ class LatentInput(nn.Module):
         self.concatenate = "input" in inject
         self.scale = 1.0
         self.dropout, self.word_dropout = dropout, word_dropout
+        self.embedding_dropout = embedding_dropout
         self.width = embedding + (latent if self.concatenate else 0)
 
     def forward(self, tokens: Int[Tensor, "N T"], z: Float[Tensor, "N D"]) -> Tensor:
@@ -54,6 +59,9 @@ class LatentInput(nn.Module):
             hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
             tokens = tokens.masked_fill(hidden & (tokens != BOS), UNK)
         x = self.embedding(tokens) * self.scale
+        if self.training and self.embedding_dropout:
+            every = x.new_ones(self.embedding.num_embeddings, 1)
+            x = x * F.dropout(every, self.embedding_dropout)[tokens]
         if self.add is not None:
             x = x + self.add(z)[:, None]
         x = self.dropout(x)
@@ -119,12 +127,15 @@ class RecurrentDecoder(Decoder):
         dropout: float = 0.0,
         locked_dropout: bool = False,
         word_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         weight_drop: float = 0.0,
     ):
         super().__init__()
         inject = check_injection(inject, latent, ("state", "input", "add", "skip"))
         self.dropout = Dropout(dropout, locked_dropout)
-        self.input = LatentInput(vocab, embedding, latent, inject, self.dropout, word_dropout)
+        self.input = LatentInput(
+            vocab, embedding, latent, inject, self.dropout, word_dropout, embedding_dropout
+        )
         self.net: nn.LSTM | nn.GRU = cell(
             self.input.width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0
         )
@@ -195,6 +206,7 @@ class TransformerDecoder(Decoder):
         memory: int = 4,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
     ):
         super().__init__()
         check_heads(hidden, heads)
@@ -203,7 +215,9 @@ class TransformerDecoder(Decoder):
             nn.Linear(latent, layers * memory * 2 * hidden) if "memory" in inject else None
         )
         self.begin = nn.Linear(latent, hidden, bias=False) if "state" in inject else None
-        self.input = LatentInput(vocab, hidden, latent, inject, Dropout(0.0), word_dropout)
+        self.input = LatentInput(
+            vocab, hidden, latent, inject, Dropout(0.0), word_dropout, embedding_dropout
+        )
         self.narrow = nn.Linear(self.input.width, hidden) if "input" in inject else None
         self.input.scale = hidden**0.5
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))

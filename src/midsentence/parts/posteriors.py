@@ -127,12 +127,19 @@ class FullGaussian(GaussianPosterior):
 
     def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
         mean, others = self.split(h)
-        log_scale, below = others[:, : self.latent], others[:, self.latent :]
-        row, column = torch.tril_indices(self.latent, self.latent, -1, device=h.device)
-        triangle = torch.diag_embed(log_scale.exp()).index_put(
-            (torch.arange(h.shape[0], device=h.device)[:, None], row, column), below
-        )
-        return MultivariateNormal(mean, scale_tril=triangle, validate_args=False)
+        return leaning(mean, others[:, : self.latent].exp(), others[:, self.latent :])
+
+
+def leaning(
+    mean: Float[Tensor, "B D"], scale: Float[Tensor, "B D"], below: Float[Tensor, "B E"]
+) -> MultivariateNormal:
+    """The Gaussian with covariance L L', `scale` being L's diagonal and `below` what is under it,
+    row by row."""
+    row, column = torch.tril_indices(mean.shape[1], mean.shape[1], -1, device=mean.device)
+    triangle = torch.diag_embed(scale).index_put(
+        (torch.arange(len(mean), device=mean.device)[:, None], row, column), below
+    )
+    return MultivariateNormal(mean, scale_tril=triangle, validate_args=False)
 
 
 class LowRankGaussian(GaussianPosterior):

@@ -1,0 +1,106 @@
+"""A fitted proposal: a tighter estimate of the same likelihood, of a model that stays as it is."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from midsentence.errors import UserError
+from midsentence.evaluation import evaluations
+from midsentence.learning.proposals import Proposal, fit_proposal
+from midsentence.measuring.likelihood import evaluate, importance_weighted
+from midsentence.parts.posteriors import Gaussian
+from test_cli import LINES, SMALL, call
+from test_fit_prior import build, settings_of
+from test_likelihood import D, LinearGaussian, X
+from test_tightness import GAP, W
+from tiny import language_model, lines, tiny
+
+
+class Diagonal(LinearGaussian):
+    """A linear-Gaussian model under its best diagonal posterior: GAP nats below log p(x)."""
+
+    def __init__(self):
+        super().__init__(stretch=1.0, points=300, w=W)
+        posterior = Gaussian(X, D).double()
+        with torch.no_grad():
+            precision = torch.linalg.inv(self.spread)
+            posterior.project.weight.zero_()
+            posterior.project.weight[:D] = self.spread @ self.w.T / self.s**2
+            posterior.project.bias[:D] = 0
+            posterior.project.bias[D:] = -precision.diagonal().log()
+        # In the instance itself, where a module would be hidden by the class's method.
+        self.__dict__ |= {"posterior": posterior, "head": SimpleNamespace(bias=self.w.detach())}
+
+    read = LinearGaussian.encoder
+
+    def infer(self, held):
+        return self.posterior(self.read(held))
+
+
+def test_with_a_gaussian_that_may_lean_one_sample_is_exact():
+    model = Diagonal()
+    exact = model.exact().numpy()
+    own = importance_weighted(model, model.lines(), 1)[0]
+    assert (exact - own).mean() == pytest.approx(GAP, abs=0.15)
+    proposal = fit_proposal(model, model.lines(), steps=700, rate=0.02)
+    log_p, _ = importance_weighted(model, model.lines(), 1, proposal=proposal)
+    assert (exact - log_p).mean() == pytest.approx(0, abs=0.02)
+    assert (exact - log_p).std() < 0.1 < 0.5 < (exact - own).std()
+
+
+def test_it_begins_as_the_posterior():
+    vae, held = tiny(posterior={"kind": "gaussian", "gamma": 0.7}), lines()
+    own, _ = importance_weighted(vae, held, 7)
+    begun, _ = importance_weighted(vae, held, 7, proposal=Proposal(vae))
+    assert begun == pytest.approx(own, abs=1e-9)
+
+
+def test_the_model_stays_as_it_is_and_only_the_likelihood_is_another():
+    vae, held = tiny(), lines(20)
+    vae.train()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    state = torch.get_rng_state()
+    proposal = fit_proposal(vae, held, steps=40)
+    assert vae.training and all(p.requires_grad and p.grad is None for p in vae.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
+    own = evaluate(vae, held, held.sizes, 4)
+    with_it = evaluate(vae, held, held.sizes, 4, proposal=proposal)
+    likelihood = {"nll", "nll_stderr", "estimator_stderr", "ppl", "bits_per_byte"}
+    assert {key for key, value in own.items() if value != with_it[key]} == likelihood
+
+
+def test_the_same_seed_makes_the_same_one_and_progress_is_told():
+    vae, held, told = tiny(), lines(20), []
+    one = fit_proposal(vae, held, steps=5, seed=3, progress=told.append)
+    two = fit_proposal(vae, held, steps=5, seed=3)
+    assert torch.equal(one.project.weight, two.project.weight)
+    assert sum(told) == 5
+
+
+def test_where_there_is_nothing_to_fit_it_is_said():
+    with pytest.raises(UserError, match="its likelihood is exact"):
+        Proposal(language_model())
+    with pytest.raises(UserError, match=r"posterior\.kind = 'gaussian'"):
+        Proposal(tiny(posterior={"kind": "full"}))
+    vae = tiny()
+    vae.prior = build(settings_of("diffusion", []), vae.latent)
+    with pytest.raises(UserError, match="--own-prior"):
+        Proposal(vae)
+
+
+def test_evaluate_keeps_it_beside_the_model_s_own_table(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(LINES) + "\n")
+    more = "--max-steps 30 --set corpus.valid_fraction=0.3"
+    done = call(f"train text.txt --out run {more} {SMALL}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    own, with_it = (
+        json.loads(call(f"evaluate run --samples 3 --json {more}", cwd=tmp_path).stdout)
+        for more in ("", "--proposal")
+    )
+    assert own["elbo"] == with_it["elbo"] and own["nll"] != with_it["nll"]
+    held = evaluations(tmp_path / "run")
+    assert held["test"] == pytest.approx(own, nan_ok=True)
+    assert held["test, fitted proposal"] == pytest.approx(with_it, nan_ok=True)
