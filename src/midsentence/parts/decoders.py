@@ -42,8 +42,8 @@ class LatentInput(nn.Module):
         latent: int,
         inject: list[str],
         dropout: Dropout,
-        word_dropout: float,
-        embedding_dropout: float,
+        word_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
     ):
         super().__init__()
         self.embedding = word_embedding(vocab, embedding)
