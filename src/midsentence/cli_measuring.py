@@ -1,5 +1,6 @@
 """The commands that measure: evaluate, fit-prior, compare, doctor, report."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,9 +48,9 @@ def evaluate(
 
     Under the fitted prior, if there is one. With --proposal the importance samples of the NLL are
     of Gaussians of any covariance, fitted to the run's validation sentences; all else is of the
-    model's own posterior. With --quality a second table: diversity and novelty
-    of samples, reconstructions, walks between sentences, what a probe reads off z. With --judge
-    also forward and reverse perplexity, for which two language models are trained: minutes.
+    model's own posterior. With --quality a second table: diversity and novelty of samples,
+    reconstructions, walks between sentences, what a probe reads off z. With --judge also forward
+    and reverse perplexity, for which two language models are trained: minutes.
     """
     if judge is not None and not quality:
         raise UserError("--judge is for --quality: give both")
@@ -68,14 +69,16 @@ def evaluate(
         known = open_judge(judge)
     warn_unavailable(model)
     name = evaluation.under(model, source)
+    corpus = cache(lambda: Corpus.open(run / "corpus"))
     how: dict[str, Any] = {"seed": seed}
     if proposal:
         name += ", fitted proposal"
         with console.counting("fitting a proposal", STEPS) as progress:
-            valid = Corpus.open(run / "corpus").valid
-            how["proposal"] = evaluation.proposal_for(model, valid, seed=seed, progress=progress)
+            how["proposal"] = evaluation.proposal_for(
+                model, corpus().valid, seed=seed, progress=progress
+            )
     if source in ("valid", "test") and not Path(source).exists():
-        store = getattr(Corpus.open(run / "corpus"), source)
+        store = getattr(corpus(), source)
         with console.counting("evaluating", len(store)) as progress:
             found = evaluation.evaluate_store(model, store, samples, progress=progress, **how)
         evaluation.keep_evaluation(run, name, found)
@@ -85,7 +88,7 @@ def evaluate(
     if quality:
         from .appraisal import appraise
 
-        second = appraise(model, Corpus.open(run / "corpus"), judge=known, seed=seed)
+        second = appraise(model, corpus(), judge=known, seed=seed)
     if as_json:
         say(dumps(found | ({"quality": second} if quality else {})))
         return

@@ -25,7 +25,7 @@ from ..parts.priors import Aggregate
 from ..text.batches import Batch
 from ..vae import VAE, density, draw
 from .kinds import KINDS, Kind, build
-from .optimizers import AdamW, clipped_step
+from .optimizers import AdamW, clipped_step, set_rates
 
 STEPS, BATCH, CLIP = 3000, 512, 5.0
 LOOKS, PATIENCE = 40, 12
@@ -177,8 +177,7 @@ def _descend(
             if stale > PATIENCE or step == steps:
                 break
         rows = torch.randint(len(points), (BATCH,), device=points.device)
-        for group in (group for each in optimizer.each for group in each.param_groups):
-            group["lr"] = optimizer.rates((step + 1) / steps)[0]
+        set_rates(optimizer.each, optimizer.rates((step + 1) / steps))
         prior.zero_grad(set_to_none=True)
         kind.loss(prior, points[rows]).mean().backward()
         clipped_step(optimizer.each, CLIP)

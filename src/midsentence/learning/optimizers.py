@@ -148,6 +148,13 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
 
 
+def set_rates(each: Sequence[torch.optim.Optimizer], rates: Sequence[float]) -> None:
+    """The learning rate of every optimiser."""
+    for optimizer, rate in zip(each, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
 def clipped_step(
     each: Sequence[torch.optim.Optimizer], clip: float, still: Sequence[nn.Parameter] = ()
 ) -> torch.Tensor:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..errors import UserError
-from ..measuring.likelihood import Sentences
+from ..measuring.likelihood import Sentences, batch_of, measuring
 from ..parts.diffusion import Denoised
 from ..parts.layers import frozen
 from ..parts.posteriors import Gaussian, leaning
-from ..text.batches import Batch, Budget, collate, shuffled
+from ..text.batches import Batch, Budget, shuffled
 from ..vae import VAE, Pass, density, draw
-from .fitting import CLIP, seeded
+from .fitting import CLIP
 from .objectives import Elbo
-from .optimizers import AdamW
+from .optimizers import AdamW, set_rates
 
 STEPS, RATE = 1000, 1e-3
 
@@ -82,11 +82,10 @@ def fit_proposal(
     how many more steps are done. Raises UserError.
     """
     learned = [p for p in vae.parameters() if p.requires_grad]
-    objective, training, batches = Elbo(free_bits=0), vae.training, _batches(sentences, seed)
+    objective, batches = Elbo(free_bits=0), _batches(sentences, seed)
     # cuDNN has no backward pass through a recurrent net in evaluation mode.
     cudnn = torch.backends.cudnn.flags(enabled=False)
-    with seeded(seed, vae.device), cudnn, frozen(learned), torch.enable_grad():
-        vae.eval()
+    with measuring(vae, seed), cudnn, frozen(learned), torch.enable_grad():
         proposal = Proposal(vae)
         optimizer = AdamW(proposal.named_parameters(), lr=rate, weight_decay=0.0)
         for step in range(steps):
@@ -97,20 +96,16 @@ def fit_proposal(
             found = Pass(h, q, p, z, log_qz, density(p, z), vae.log_px(batch, z))
             proposal.zero_grad(set_to_none=True)
             objective(found).mean().neg().backward()
-            for group in (group for each in optimizer.each for group in each.param_groups):
-                group["lr"] = optimizer.rates((step + 1) / steps)[0]
+            set_rates(optimizer.each, optimizer.rates((step + 1) / steps))
             # Not `clipped_step`, whose fused kernels know no float64.
             if nn.utils.clip_grad_norm_(proposal.parameters(), CLIP).isfinite():
                 optimizer.each[0].step()
             progress(1)
-        vae.train(training)
     return proposal.eval()
 
 
 def _batches(sentences: Sentences, seed: int) -> Iterator[Batch]:
     """Again and again, in another order each time."""
-    labels = sentences.labels
     for epoch in count():
         for rows in shuffled(sentences.lengths, Budget(TOKENS), seed, epoch):
-            known = None if labels is None else labels[rows]
-            yield collate([sentences[i] for i in rows.tolist()], known)
+            yield batch_of(sentences, rows)

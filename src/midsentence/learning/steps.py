@@ -17,7 +17,7 @@ from ..text.batches import Batch, Batches, collate
 from ..text.store import TokenStore
 from ..vae import VAE
 from .objectives import OBJECTIVES, Objective
-from .optimizers import OPTIMIZERS, Optimizer, clipped_step
+from .optimizers import OPTIMIZERS, Optimizer, clipped_step, set_rates
 from .procedures import Aggressive, sides
 from .records import Tally
 from .sharding import alone, shard, wrapped
@@ -80,9 +80,7 @@ class Steps:
         *, reads_first: bool, tally: Tally,
     ) -> None:  # fmt: skip
         """Train on batch `index`; `reads_first`: after the encoder has caught up."""
-        for each, rate in zip(self.optimizer.each, rates, strict=True):
-            for group in each.param_groups:
-                group["lr"] = rate
+        set_rates(self.optimizer.each, rates)
         self.vae.train()
         others: list[nn.Parameter] = []
         key = [self.config.seed, number, 0]

@@ -81,10 +81,14 @@ def measuring(vae: VAE, seed: int) -> Iterator[None]:
 
 def groups(vae: VAE, sentences: Sentences) -> Iterator[tuple[np.ndarray, Batch]]:
     """(indices, batch) over all sentences, by length: the same groups for every budget."""
-    known = sentences.labels
     for rows in by_length(sentences.lengths, GROUP):
-        labels = None if known is None else known[rows]
-        yield rows, collate([sentences[i] for i in rows.tolist()], labels).to(vae.device)
+        yield rows, batch_of(sentences, rows).to(vae.device)
+
+
+def batch_of(sentences: Sentences, rows: np.ndarray) -> Batch:
+    """Some of them, with the labels that are known."""
+    known = sentences.labels
+    return collate([sentences[i] for i in rows.tolist()], None if known is None else known[rows])
 
 
 @dataclass
