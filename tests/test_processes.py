@@ -229,7 +229,7 @@ def test_one_killed_while_the_corpus_is_prepared(tmp_path):
 
 
 def test_one_killed_while_a_model_is_evaluated(corpus, alone):
-    long = ("evaluate", alone / "plain", corpus, "--samples", 20_000, "--devices", 2)
+    long = ("evaluate", alone / "plain", corpus, "--samples", 2_000_000, "--devices", 2)
     for which in (1, 0):
         parent = command(*long)
         time.sleep(8)
@@ -252,7 +252,7 @@ def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_pa
 
 def test_under_torchrun_one_killed_while_a_model_is_evaluated(corpus, alone):
     """torchrun ends the other one before it can notice."""
-    long = ("evaluate", alone / "plain", corpus, "--samples", 20_000)
+    long = ("evaluate", alone / "plain", corpus, "--samples", 2_000_000)
     parent = torchrun(free_port(), *long)
     time.sleep(12)
     os.kill(children(parent)[1], signal.SIGKILL)
