@@ -16,7 +16,8 @@ import torch
 
 import lanes
 from midsentence import TextVAE, pipeline
-from midsentence.measuring.likelihood import InMemory, importance_weighted, survey
+from midsentence.measuring.likelihood import importance_weighted
+from midsentence.measuring.survey import InMemory, survey
 from midsentence.text.batches import collate
 
 

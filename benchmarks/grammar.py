@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from midsentence import TextVAE, pipeline
-from midsentence.measuring.likelihood import importance_weighted, survey
+from midsentence.measuring.likelihood import importance_weighted
+from midsentence.measuring.survey import survey
 from midsentence.text.grammar import Grammar
 from midsentence.text.store import pick
 

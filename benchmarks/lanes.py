@@ -83,7 +83,8 @@ class Ours:
         return {}
 
     def likelihood(self, rows: list[int]) -> dict[str, float]:
-        from midsentence.measuring.likelihood import InMemory, importance_weighted
+        from midsentence.measuring.likelihood import importance_weighted
+        from midsentence.measuring.survey import InMemory
 
         test = InMemory([self.corpus.test[i].tolist() for i in rows])
         began = time.perf_counter()

@@ -16,7 +16,8 @@ import torch
 from midsentence import config
 from midsentence.bundle import TextVAE
 from midsentence.learning import trainer
-from midsentence.measuring.likelihood import Sentences, bound, groups
+from midsentence.measuring.likelihood import bound
+from midsentence.measuring.survey import Sentences, groups
 from midsentence.text.corpus import Corpus, prepare
 from midsentence.text.store import pick
 from midsentence.vae import VAE

@@ -19,7 +19,7 @@ import torch
 pytest.importorskip("fastapi", reason="needs the extra web")
 
 from midsentence import UserError
-from midsentence.measuring.likelihood import survey
+from midsentence.measuring.survey import survey
 from midsentence.space import Space
 from midsentence.text.batches import collate
 from midsentence.web import explorer, service, watching

@@ -26,8 +26,9 @@ from midsentence.measuring.diagnosis import (
     diagnose,
     least,
 )
-from midsentence.measuring.likelihood import groups, log_aggregate, mutual_information, survey
+from midsentence.measuring.likelihood import log_aggregate, mutual_information
 from midsentence.measuring.remedies import REMEDIES, commands
+from midsentence.measuring.survey import groups, survey
 from midsentence.plain_json import dumps
 from midsentence.report import by_doctor
 from midsentence.report import verdict as of_the_report

@@ -20,7 +20,8 @@ from midsentence.evaluation import evaluations
 from midsentence.fitted import FittedPrior
 from midsentence.learning import fitting
 from midsentence.learning.kinds import KINDS, build, settings_of
-from midsentence.measuring.likelihood import evaluate, log_aggregate, survey
+from midsentence.measuring.likelihood import evaluate, log_aggregate
+from midsentence.measuring.survey import survey
 from midsentence.parts.diffusion import Denoised, Diffusion
 from midsentence.parts.priors import Exemplars, Gaussians
 from midsentence.plain_json import dumps

@@ -8,7 +8,8 @@ from torch.distributions import MultivariateNormal
 
 from midsentence import TextVAE, UserError, evaluation, pipeline
 from midsentence.learning.objectives import Elbo
-from midsentence.measuring.likelihood import mutual_information, survey
+from midsentence.measuring.likelihood import mutual_information
+from midsentence.measuring.survey import survey
 from midsentence.parts.labels import Moved
 from midsentence.text.batches import Batch
 from test_laws import silent

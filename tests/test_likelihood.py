@@ -8,14 +8,13 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from midsentence.measuring import likelihood
 from midsentence.measuring.likelihood import (
     active_units,
     evaluate,
     importance_weighted,
     mutual_information,
-    survey,
 )
+from midsentence.measuring.survey import Survey, groups, measuring, survey
 from midsentence.vae import VAE
 from tiny import Lines, language_model, lines, tiny
 
@@ -109,8 +108,8 @@ def test_exactly_k_samples_are_used():
     for k in (1, 3, 10):
         log_p, _ = importance_weighted(vae, held, k, seed=2, positions=20)
         seen = []
-        with likelihood.measuring(vae, 2):
-            for number, (rows, group) in enumerate(likelihood.groups(vae, held)):
+        with measuring(vae, 2):
+            for number, (rows, group) in enumerate(groups(vae, held)):
                 torch.manual_seed(2 * 1_000_003 + number)
                 run = vae.run(group, k)
                 seen.append((rows, run.log_w.logsumexp(0) - math.log(k)))
@@ -124,7 +123,7 @@ def test_a_language_model_is_scored_exactly():
     for i in range(len(held)):
         one = Lines([held[i]])
         with torch.no_grad():
-            ((_, group),) = likelihood.groups(vae, one)
+            ((_, group),) = groups(vae, one)
             expected = vae.log_px(group, torch.zeros(1, 1, 0, dtype=torch.float64))
         assert log_p[i] == pytest.approx(expected.item(), abs=1e-10)
     assert (error == 0).all()
@@ -149,7 +148,7 @@ def found_of(means, s, seed=0):
     q = Independent(Normal(means, s), 1)
     z = q.rsample()
     nothing = torch.zeros(len(means))
-    return likelihood.Survey(
+    return Survey(
         means,
         means,
         z,

@@ -9,7 +9,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from midsentence.errors import UserError
 from midsentence.learning.objectives import Elbo, Iwae, Mmd, Rate, mmd
-from midsentence.measuring.likelihood import importance_weighted, survey
+from midsentence.measuring.likelihood import importance_weighted
+from midsentence.measuring.survey import survey
 from midsentence.vae import Pass
 from tiny import batch, lines, tiny
 

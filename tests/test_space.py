@@ -11,7 +11,7 @@ import torch
 from midsentence import TextVAE, UserError, cloud, directions, kept, latent
 from midsentence.cloud import Cloud
 from midsentence.latent import Aggregate
-from midsentence.measuring.likelihood import InMemory, posterior_means
+from midsentence.measuring.survey import InMemory, posterior_means
 from midsentence.space import FAR, Space
 from test_cli import LINES, SMALL, call
 from tiny import language_model, lines, tiny

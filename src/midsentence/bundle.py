@@ -16,7 +16,8 @@ from .fitted import FittedPrior
 from .fitted import read as read_prior
 from .fitted import write as write_prior
 from .generate import Decoding, chances, generate, prior_sample
-from .measuring.likelihood import InMemory, importance_weighted, posterior_means, survey
+from .measuring.likelihood import importance_weighted
+from .measuring.survey import InMemory, posterior_means, survey
 from .text.readers import plain
 from .text.tokenizer import Tokenizer
 from .vae import VAE

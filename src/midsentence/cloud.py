@@ -16,7 +16,7 @@ from . import kept
 from .bundle import TextVAE
 from .errors import UserError
 from .latent import unit
-from .measuring.likelihood import Sentences, groups, measuring
+from .measuring.survey import Sentences, groups, measuring
 from .parts.sphere import VonMisesFisher
 from .text.corpus import Corpus
 from .text.store import pick

@@ -11,7 +11,8 @@ from . import processes
 from .bundle import TextVAE
 from .errors import UserError
 from .learning.proposals import Proposal, fit_proposal
-from .measuring.likelihood import Sentences, evaluate
+from .measuring.likelihood import evaluate
+from .measuring.survey import Sentences
 from .opening import read_json
 from .plain_json import dumps
 from .text.readers import Line, read

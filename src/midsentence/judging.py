@@ -18,7 +18,8 @@ from . import config
 from .bundle import TextVAE
 from .errors import UserError
 from .learning import trainer
-from .measuring.likelihood import InMemory, importance_weighted
+from .measuring.likelihood import importance_weighted
+from .measuring.survey import InMemory
 from .text.corpus import Corpus
 from .text.readers import Line
 from .text.store import TokenStore

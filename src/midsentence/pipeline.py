@@ -18,7 +18,7 @@ from .learning.records import read as read_records
 from .learning.trainer import Listener
 from .measuring.diagnosis import diagnose
 from .measuring.doctor import examine
-from .measuring.likelihood import survey
+from .measuring.survey import survey
 from .opening import verify_early
 from .report import Report
 from .sections import LONGEST_LABEL

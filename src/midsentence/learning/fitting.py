@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from ..errors import UserError
-from ..measuring.likelihood import Sentences, groups, measuring
+from ..measuring.survey import Sentences, groups, measuring
 from ..parts.priors import Aggregate
 from ..text.batches import Batch
 from ..vae import VAE, density, draw

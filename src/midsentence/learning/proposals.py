@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..errors import UserError
-from ..measuring.likelihood import Sentences, batch_of, measuring
+from ..measuring.survey import Sentences, batch_of, measuring
 from ..parts.diffusion import Denoised
 from ..parts.layers import frozen
 from ..parts.posteriors import Gaussian, leaning

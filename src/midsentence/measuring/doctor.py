@@ -20,18 +20,8 @@ from ..generate import prior_sample
 from ..text.batches import Batch, by_length
 from ..vae import VAE, draw
 from .diagnosis import EXPECTED_OUTSIDE, Examination
-from .likelihood import (
-    COSTLY,
-    GROUP,
-    Sentences,
-    Survey,
-    active_units,
-    groups,
-    log_aggregate,
-    measuring,
-    mutual_information,
-    survey,
-)
+from .likelihood import COSTLY, active_units, log_aggregate, mutual_information
+from .survey import GROUP, Sentences, Survey, groups, measuring, survey
 
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
 """Of active units; 0.01 is the published one, 0.1 and 0.5 leave out those that hardly move."""

@@ -127,7 +127,7 @@ class Atlas:
         """Fill in `nll`, nats a token by one posterior sample, slice by slice in the background."""
 
         def work() -> None:
-            from ..measuring.likelihood import survey
+            from ..measuring.survey import survey
 
             model = self.space.model
             for start in range(0, len(self), SLICE):

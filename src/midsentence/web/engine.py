@@ -23,7 +23,7 @@ from torch import Tensor
 from ..bundle import Label, Score, TextVAE
 from ..cloud import Cloud
 from ..generate import Decoding
-from ..measuring.likelihood import InMemory
+from ..measuring.survey import InMemory
 from ..space import Space
 
 MOST = 1024

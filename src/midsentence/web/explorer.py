@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from ..errors import UserError
 from ..learning.records import read
-from ..measuring.likelihood import InMemory, survey
+from ..measuring.survey import InMemory, survey
 from ..text.batches import collate
 from . import schemas as ask
 from .atlas import Atlas
