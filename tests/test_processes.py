@@ -32,7 +32,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def much(corpus):
-    """Text that keeps an evaluation busy for a minute, in groups of which each is soon done."""
+    """Text that keeps an evaluation busy for a while, in groups of which each is soon done."""
     path = Path(corpus).with_name("much.txt")
     path.write_text(Path(corpus).read_text() * 200)
     return path
@@ -237,7 +237,7 @@ def test_one_killed_while_the_corpus_is_prepared(tmp_path):
 
 
 def test_one_killed_while_a_model_is_evaluated(much, alone):
-    long = ("evaluate", alone / "plain", much, "--samples", 5_000, "--devices", 2)
+    long = ("evaluate", alone / "plain", much, "--samples", 2_500, "--devices", 2)
     for which in (1, 0):
         parent = command(*long)
         time.sleep(8)
@@ -260,7 +260,7 @@ def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_pa
 
 def test_under_torchrun_one_killed_while_a_model_is_evaluated(much, alone):
     """torchrun ends the other one before it can notice."""
-    long = ("evaluate", alone / "plain", much, "--samples", 5_000)
+    long = ("evaluate", alone / "plain", much, "--samples", 2_500)
     parent = torchrun(free_port(), *long)
     time.sleep(12)
     os.kill(children(parent)[1], signal.SIGKILL)
