@@ -11,6 +11,7 @@ from midsentence import latent
 from midsentence.errors import UserError
 from midsentence.generate import Decoding, chances, draw, generate, prior_sample, top, truncate
 from midsentence.parts.decoders import DECODERS
+from midsentence.seeds import LABELS, seed_of
 from midsentence.text.batches import collate
 from midsentence.text.tokenizer import BOS, EOS, PAD, UNK
 from tiny import tiny
@@ -64,6 +65,19 @@ def test_in_single_precision_too(decoder, how, precision):
     whole = generate(vae, z, how, chance=chance, batch=60)
     for size in (1, 7, 64):
         assert generate(vae, z, how, chance=chance, batch=size) == whole, size
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_the_words_of_a_seed_are_drawn_by_other_numbers_than_its_latents(count):
+    """What one generator gives is the same wherever it is asked first."""
+    vae = tiny(latent=32).float()
+    z = torch.cat([prior_sample(vae, count, seed).flatten() for seed in range(40)])
+    words = [chances(count, Decoding(max_length=32), seed).flatten() for seed in range(40)]
+    labels = [torch.rand(count * 32, generator=torch.Generator().manual_seed(seed_of(seed, LABELS)))
+              for seed in range(40)]  # fmt: skip
+    ranks = torch.stack([z, torch.cat(words), torch.cat(labels)]).argsort(1).argsort(1).double()
+    together = torch.corrcoef(ranks)
+    assert (together - torch.eye(3)).abs().max() < 5 / len(z) ** 0.5
 
 
 def test_seeds_differ_and_repeat():

@@ -8,6 +8,7 @@ import torch
 from midsentence.errors import UserError
 from midsentence.learning.objectives import Elbo
 from midsentence.learning.schedules import SCHEDULES, schedule, warm_cosine
+from midsentence.measuring.alarms import settled
 from tiny import batch, tiny
 
 
@@ -81,6 +82,7 @@ def test_what_is_reported_does_not_depend_on_the_objective():
         ("linear", {"start": 0.1, "stop": 0.5, "over": 0.5}, {0: 0.1, 0.25: 0.3, 1: 0.5}),
         ("linear", {"over": 0}, {0: 1, 1: 1}),
         ("logistic", {"middle": 0.2}, {0.2: 0.5}),
+        ("logistic", {"middle": 0}, {0: 1, 1: 1}),
         ("cosine", {"over": 0.5}, {0: 0, 0.25: 0.5, 0.5: 1, 1: 1}),
         ("cyclical", {"cycles": 2}, {0: 0, 0.125: 0.5, 0.3: 1, 0.5: 0, 0.625: 0.5, 1: 1}),
     ],
@@ -96,6 +98,8 @@ def test_every_schedule_ends_near_its_stop(kind):
     weight = schedule(kind)
     assert weight(1.0) == pytest.approx(1.0, abs=1e-6)
     assert all(0 <= weight(i / 50) <= 1 for i in range(51))
+    assert settled(weight(0.99), weight(1.0))
+    assert kind == "constant" or not settled(weight(0.05), weight(1.0))
 
 
 def test_learning_rate_rises_falls_and_ends_at_its_floor():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -26,8 +27,9 @@ def slopes(vae, objective, samples, seed):
     }
 
 
-def plain_iwae(run):
-    return run.log_w.logsumexp(0) - math.log(len(run.z))
+def plain_iwae(run, beta=1.0):
+    log_w = run.log_px + beta * (run.log_pz - run.log_qz)
+    return log_w.logsumexp(0) - math.log(len(run.z))
 
 
 def test_iwae_is_the_log_of_the_mean_weight_and_its_decoder_gradient_is_the_plain_one():
@@ -41,12 +43,21 @@ def test_iwae_is_the_log_of_the_mean_weight_and_its_decoder_gradient_is_the_plai
         assert torch.allclose(found[name], plain[name], atol=1e-10), name
 
 
-@pytest.mark.parametrize("posterior", ["gaussian", "full", "radial", "realnvp"])
-def test_the_doubly_reparameterised_gradient_has_the_plain_one_s_mean(posterior):
+@pytest.mark.parametrize(
+    ("posterior", "beta"),
+    [("gaussian", 1.0), ("full", 1.0), ("radial", 1.0), ("realnvp", 1.0),
+     ("gaussian", 0.0), ("gaussian", 0.3), ("gaussian", 2.0), ("realnvp", 0.3)],
+)  # fmt: skip
+def test_the_doubly_reparameterised_gradient_has_the_plain_one_s_mean(posterior, beta):
     vae = tiny(posterior={"kind": posterior})
     name = "posterior.project.bias"
     runs = {
-        kind: torch.stack([slopes(vae, kind, 8, seed)[1][name].flatten() for seed in range(80)])
+        kind: torch.stack(
+            [
+                slopes(vae, partial(kind, beta=beta), 8, seed)[1][name].flatten()
+                for seed in range(80)
+            ]
+        )
         for kind in (Iwae(), plain_iwae)
     }
     ours, plain = runs.values()
@@ -213,6 +224,42 @@ def test_at_the_exact_posterior_the_doubly_reparameterised_gradient_has_no_noise
     ours, plain = slope.values()
     assert ours.abs().max() < 1e-5
     assert plain.std() > 0.1
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 2.0, 4.0])
+def test_at_any_beta_its_gradient_is_that_of_the_integral(beta):
+    """d/dmu E[log (w_1 + w_2) / 2], w = p(x|z) (p(z) / q(z))^beta, over a grid of both noises."""
+    grid = torch.linspace(-7, 7, 561, dtype=torch.float64)
+    weight = Normal(0.0, 1.0).log_prob(grid).exp()
+    weight = (weight[:, None] * weight).flatten() / weight.sum() ** 2
+    found = []
+    for kind in (Iwae(), plain_iwae):
+        mean = torch.full((1,), 0.1, dtype=torch.float64, requires_grad=True)
+        scale = torch.full((1,), 0.8, dtype=torch.float64, requires_grad=True)
+        noise = torch.stack([grid[:, None].expand(561, 561), grid.expand(561, 561)]).flatten(1)
+        q = Independent(Normal(mean.expand(561**2, 1), scale.expand(561**2, 1)), 1)
+        z = mean + scale * noise[..., None]
+        p = Independent(Normal(torch.zeros(1, dtype=torch.float64), 1.0), 1)
+        log_px = Normal(z[..., 0], 1.0).log_prob(torch.tensor(1.0))
+        run = Pass(torch.zeros(561**2, 1), q, p, z, q.log_prob(z), p.log_prob(z), log_px)
+        (kind(run, beta) * weight).sum().backward()
+        found.append(torch.cat([mean.grad, scale.grad]))
+    assert torch.allclose(found[0], found[1], atol=1e-6), found
+
+
+def test_the_words_beside_the_importance_weighted_bound_keep_their_own_gradient():
+    vae = tiny(objective={"bow": 1.0})
+
+    def only_bow(run, beta=1.0):
+        return Iwae(bow=0.5)(run) - Iwae()(run)
+
+    _, found = slopes(vae, only_bow, 6, seed=2)
+    _, plain = slopes(vae, lambda run: 0.5 * run.log_bow.mean(0), 6, seed=2)
+    assert found["posterior.project.bias"].abs().max() > 0
+    for name, slope in plain.items():
+        assert torch.allclose(found[name], slope, atol=1e-10), name
+    with pytest.raises(UserError, match="fraternal"):
+        Iwae(fraternal=0.1)
 
 
 def tight(scale, samples, count=4000):

@@ -19,6 +19,7 @@ from midsentence.learning.procedures import Aggressive
 from midsentence.parts.layers import Block
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
+from midsentence.text.batches import Batches
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
@@ -128,6 +129,33 @@ def test_stopping_and_going_on_equals_going_through(corpus, tmp_path):
         assert [r["step"] for r in held[0]] == [r["step"] for r in held[1]]
         if kind == "valid":
             assert held[0] == held[1]
+
+
+def test_epochs_of_unlike_length_are_planned_as_before_after_a_stop(corpus, tmp_path, monkeypatch):
+    """More batches than are sorted together make epochs differ by a few."""
+    plain = trainer.shuffled
+
+    def uneven(lengths, budget, seed, epoch, **more):
+        found = plain(lengths, budget, seed, epoch, **more)
+        end = len(found) - epoch % 3
+        return Batches(found.order, found.begins[:end], found.ends[:end])
+
+    monkeypatch.setattr(trainer, "shuffled", uneven)
+    settings = ["training.epochs=5", "training.patience=0", "training.batch_tokens=64"]
+    whole, parts, plans = tmp_path / "whole", tmp_path / "parts", []
+
+    def stop(event, record):
+        if event == "start":
+            plans.append(record["steps"])
+        if event == "train" and record["step"] == 50 and len(plans) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run(corpus, whole, *settings, listener=stop)
+    assert run(corpus, parts, *settings, listener=stop) is None
+    pipeline.train(corpus, parts, resume=True, listener=stop)
+    assert plans[0] == plans[1] == plans[2]
+    there, here = (checkpoint.latest(f / "checkpoints")[0] for f in (whole, parts))
+    assert all(torch.equal(there[name], here[name]) for name in there)
 
 
 def test_a_run_is_never_overwritten(corpus, tmp_path):
@@ -372,12 +400,12 @@ def test_the_aggressive_encoder_trains_alone_between_the_decoder_s_steps(corpus,
         return found
 
     held.steps._update = update
-    held._step(held._batches(), 0.5)
+    held._step(held._batches(0), 0.5)
     assert moved[:10] == [{"encoder", "posterior"}] * 10
     assert moved[10:] == [{"decoder", "head"}]
     assert all(p.requires_grad for p in held.vae.parameters())
     held.at.aggressive = False
-    held._step(held._batches(), 0.5)
+    held._step(held._batches(0), 0.5)
     assert moved[11:] == [{"encoder", "posterior", "decoder", "head"}]
 
 
@@ -407,11 +435,11 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
     assert [held._beta(p) for p in (0, 0.39, 0.4, 0.49, 1.0)] == pytest.approx(
         [0, 0, 0, 0.5, 1.0], abs=1e-9
     )
-    held._step(held._batches(), 0.1)
+    held._step(held._batches(0), 0.1)
     held._validate(100, 10)
     before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
     assert held.at.best == records(tmp_path / "run", "valid")[0]["log_px"]
-    held._step(held._batches(), 0.1)
+    held._step(held._batches(0), 0.1)
     held._begin_anew()  # from the weights that were best
     assert held.at.reset
     for name, parameter in held.vae.named_parameters():
@@ -419,7 +447,7 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
         same = torch.equal(parameter, before[name])
         assert same != new or not parameter.any(), name
         assert (parameter in held.optimizer.each[0].state) != new
-    held._step(held._batches(), 0.5)
+    held._step(held._batches(0), 0.5)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
@@ -506,10 +534,12 @@ def test_a_run_that_was_halved_to_its_end_does_not_go_on(corpus, tmp_path):
     assert len(records(out, "valid")) == 3
 
 
-def test_a_run_that_ended_early_does_not_go_on(corpus, tmp_path):
+@pytest.mark.parametrize("kind", ["constant", "logistic"])
+def test_a_run_that_ended_early_does_not_go_on(corpus, tmp_path, kind):
     out = tmp_path / "run"
-    run(corpus, out, "optimizer.lr=1e-9", "training.patience=1", "beta.kind=constant")
+    run(corpus, out, "optimizer.lr=1e-9", "training.patience=1", f"beta.kind={kind}")
     before = records(out, "valid")
+    assert before[-1]["progress"] < 1
     pipeline.train(corpus, out, resume=True)
     assert records(out, "valid") == before
 

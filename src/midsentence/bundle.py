@@ -18,6 +18,7 @@ from .fitted import write as write_prior
 from .generate import Decoding, chances, generate, prior_sample
 from .measuring.likelihood import importance_weighted
 from .measuring.survey import InMemory, posterior_means, survey
+from .seeds import LABELS, seed_of
 from .text.readers import plain
 from .text.tokenizer import Tokenizer
 from .vae import VAE
@@ -137,7 +138,7 @@ class TextVAE:
         rows = self._rows(label, n)
         if rows is None and self.vae.labels is not None:
             shares = torch.tensor(self.vae.labels.shares)
-            chance = torch.Generator().manual_seed(seed)
+            chance = torch.Generator().manual_seed(seed_of(seed, LABELS))
             rows = torch.multinomial(shares, n, replacement=True, generator=chance)
         known: list[str | None] = [*self.labels, None]
         names = None if rows is None else [known[row] for row in rows.tolist()]

@@ -13,6 +13,7 @@ from torch import Tensor
 from .errors import UserError
 from .parts.decoders import State, select
 from .parts.head import Writer
+from .seeds import WORDS, seed_of
 from .text.tokenizer import BOS, EOS
 from .vae import VAE
 
@@ -61,7 +62,8 @@ def chances(count: int, how: Decoding, seed: int) -> Float[Tensor, "N T"]:
     """All random numbers of `count` sentences, a row each: how the rows are batched later cannot
     matter. None where nothing is drawn."""
     width = 0 if how.greedy or how.beam else how.max_length
-    return torch.rand(count, width, generator=torch.Generator().manual_seed(seed))
+    chance = torch.Generator().manual_seed(seed_of(seed, WORDS))
+    return torch.rand(count, width, generator=chance)
 
 
 @torch.no_grad()

@@ -128,7 +128,9 @@ def speaks() -> bool:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Where another process has gone, whatever was under way: UserError, in one line.
+    """Where another process has gone, whatever was under way: UserError, in one line. Those that
+    come to their end part from the others: what gloo's threads still hold would else abort a
+    process that has already done its work.
 
     torchrun ends the others by SIGTERM as soon as one has gone, mostly before they notice. Training
     has a handler of its own, which saves first.
@@ -140,6 +142,7 @@ def guarded() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, told) if together() else None
     try:
         yield
+        leave()
     except RuntimeError as error:
         if lost(error):
             raise UserError(LOST) from None

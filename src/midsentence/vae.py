@@ -185,8 +185,9 @@ class VAE(nn.Module):
     def densities(self, batch: Batch, h: Float[Tensor, "B H"], samples: int) -> Pass:
         """The pass that begins from a summary."""
         q, p = self.posterior(h), self.prior_of(batch.labels, len(batch))
-        z, log_qz = draw(q, samples)
-        bow = None if self.bow is None else self.bow(z, batch.targets, batch.mask)
+        drawn, log_qz = draw(q, samples)
+        bow = None if self.bow is None else self.bow(drawn, batch.targets, batch.mask)
+        z = drawn.view_as(drawn)  # its gradient is that of the densities alone, not of the words
         hidden, apart = self._hidden(batch, z), None
         log_px = self._scored(batch, hidden, samples)
         if self.twice and self.training:

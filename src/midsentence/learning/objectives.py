@@ -116,12 +116,16 @@ class Iwae(Objective):
     Burda, Grosse & Salakhutdinov 2016, "Importance Weighted Autoencoders", eq. 8. The value is that
     bound; its gradient is doubly reparameterised (Tucker et al. 2019, "Doubly Reparameterized
     Gradient Estimators for Monte Carlo Objectives", eq. 8 and 10), for with the plain one the
-    encoder's signal drowns in noise as K grows: decoder and prior get the normalised weights, the
-    path through z gets their squares, and the direct path through q's parameters nothing.
+    encoder's signal drowns in noise as K grows: decoder and prior get the normalised weights v_k,
+    the path through z gets v_k (1 - beta + beta v_k), the squares at beta = 1, and the direct path
+    through q's parameters nothing. Raises UserError with `fraternal`, whose path through z is the
+    words' own.
     """
 
     def __init__(self, *, samples: int = 8, bow: float = 0.0, fraternal: float = 0.0):
         super().__init__(samples, bow, fraternal)
+        if fraternal:
+            raise UserError("objective 'iwae' goes without objective.fraternal: set that to 0")
 
     def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
         # log q(z|x) with q held fixed: the direct path's gradient is taken off again. Asked afresh
@@ -131,7 +135,8 @@ class Iwae(Objective):
         log_w = run.log_px + beta * (run.log_pz - log_qz)
         share = log_w.detach().softmax(0)
         if run.z.requires_grad:
-            run.z.register_hook(lambda slope: slope * share[..., None])
+            through_z = (1 - beta + beta * share)[..., None]
+            run.z.register_hook(lambda slope: slope * through_z)
         value = log_w.detach().logsumexp(0) - math.log(len(log_w))
         carrier = (share * log_w).sum(0)
         return value + carrier - carrier.detach()

@@ -49,6 +49,8 @@ def logistic(
     Half-way at `middle`; the shape of Bowman et al. 2016, figure 2. The weight stays near `start`
     for longer than with a line and then rises fast: for decoders that need a while to begin.
     """
+    if middle <= 0:
+        return stop
     return start + (stop - start) / (1 + math.exp(-steepness * (progress - middle) / middle / 2))
 
 

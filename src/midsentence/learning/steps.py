@@ -13,6 +13,7 @@ from .. import processes
 from ..config import Config
 from ..errors import UserError
 from ..parts.layers import Block
+from ..seeds import seed_of
 from ..text.batches import Batch, Batches, collate
 from ..text.store import TokenStore
 from ..vae import VAE
@@ -23,12 +24,6 @@ from .records import Tally
 from .sharding import alone, shard, wrapped
 
 MOST_BAD_STEPS = 10
-
-
-def noise(*key: int) -> int:
-    """A seed that is a function of the key: nothing is carried from step to step, so a step's noise
-    is the same after a resume, and whichever process draws it."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 class Steps:
@@ -89,7 +84,7 @@ class Steps:
 
             def read() -> tuple[Tensor, int]:
                 key[-1] += 1
-                rows = batches[index if key[-1] == 1 else noise(*key) % len(batches)]
+                rows = batches[index if key[-1] == 1 else seed_of(*key) % len(batches)]
                 result, words, _ = self._update(rows, beta, len(batches), key, self.writes)
                 return processes.total(result["objective"].sum()), words
 
@@ -117,7 +112,9 @@ class Steps:
         found: list[dict[str, Tensor]] = []
         self.vae.zero_grad()
         for part in mine:
-            torch.manual_seed(noise(*key, part))
+            # Nothing is carried from step to step: a step's noise is the same after a resume, and
+            # whichever process draws it.
+            torch.manual_seed(seed_of(*key, part))
             own = rows[part :: self.parts]
             # All processes must take part in every step, also those that are left no sentence.
             batch = self._batch(own if len(own) else rows[:1])

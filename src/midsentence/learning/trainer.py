@@ -12,7 +12,7 @@ import torch
 from .. import assembly, processes
 from ..config import Config
 from ..errors import UserError
-from ..measuring.alarms import Alarms
+from ..measuring.alarms import Alarms, settled
 from ..measuring.likelihood import bound
 from ..opening import verify
 from ..text.batches import Batches, Budget, shuffled, usual
@@ -102,11 +102,13 @@ class Trainer:
 
     def fit(self) -> Position:
         settings, at = self.config.training, self.at
-        batches = self._batches()
-        planned = math.ceil(settings.epochs * len(batches))
+        batches = self._batches(at.epoch)
+        # Epochs differ in length by a batch or two: a run that is gone on with must plan as before.
+        usual_epoch = len(self._batches(0) if at.epoch else batches)
+        planned = math.ceil(settings.epochs * usual_epoch)
         planned = min(planned, settings.max_steps or planned)
         every = max(
-            1, math.ceil(min(len(batches) / settings.validations, planned / LEAST_VALIDATIONS))
+            1, math.ceil(min(usual_epoch / settings.validations, planned / LEAST_VALIDATIONS))
         )
         parameters = sum(p.numel() for p in self.vae.parameters())
         self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
@@ -119,7 +121,7 @@ class Trainer:
             while not at.ended and progress < 1 and not stop:
                 if at.index >= len(batches):
                     at.epoch, at.index = at.epoch + 1, 0
-                    batches = self._batches()
+                    batches = self._batches(at.epoch)
                 if not at.reset and 0 < settings.pretrain <= progress:
                     self._begin_anew()
                 self._step(batches, progress)
@@ -184,8 +186,8 @@ class Trainer:
             text = "".join(json.dumps(record) + "\n" for record in kept)
             write_whole(path, lambda p: p.write_text(text, "utf-8"))
 
-    def _batches(self) -> Batches:
-        return shuffled(self.corpus.train.lengths, self.budget, self.config.seed, self.at.epoch)
+    def _batches(self, epoch: int) -> Batches:
+        return shuffled(self.corpus.train.lengths, self.budget, self.config.seed, epoch)
 
     def _progress(self, planned: int) -> float:
         minutes = self.config.training.max_minutes
@@ -261,7 +263,7 @@ class Trainer:
         if worth > at.best:
             at.best, at.stale = worth, 0
             assembly.save(self.out, self.config, self.corpus.tokenizer, self.vae)
-        elif self._beta(self._progress(planned)) == self._beta(1.0):
+        elif settled(beta, self._beta(1.0)):
             at.stale += 1  # the bound may well fall while the KL's weight is still moving
         return worth
 

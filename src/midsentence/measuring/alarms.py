@@ -18,6 +18,11 @@ FALLEN = 0.5
 """MI below this part of its best at full weight is on its way down."""
 
 
+def settled(weight: float, final: float) -> bool:
+    """Whether a weight has come to the end of its way, where a sigmoid never quite arrives."""
+    return math.isclose(weight, final, rel_tol=1e-3)
+
+
 def alarms(records: Sequence[Record], final: float, latent: int) -> dict[str, str]:
     """Kind of trouble -> one line with the fix, as of the last of the validation records.
 
@@ -25,20 +30,22 @@ def alarms(records: Sequence[Record], final: float, latent: int) -> dict[str, st
     sentence), each with the `beta` of its time. Only those at the `final` weight count, and never
     one alone: while the weight is annealed a low bound or a falling MI is as it should be.
     """
-    settled = [
-        r for r in records if r["beta"] == final and r["step"] >= EARLY and math.isfinite(r["elbo"])
+    counted = [
+        r
+        for r in records
+        if settled(r["beta"], final) and r["step"] >= EARLY and math.isfinite(r["elbo"])
     ]
-    if latent == 0 or final == 0 or len(settled) < IN_A_ROW or records[-1] is not settled[-1]:
+    if latent == 0 or final == 0 or len(counted) < IN_A_ROW or records[-1] is not counted[-1]:
         return {}
-    now, recent = settled[-1], settled[-IN_A_ROW:]
-    kl, mi, best = now["kl"], now["mi"], max(settled, key=lambda r: float(r["elbo"]))
+    now, recent = counted[-1], counted[-IN_A_ROW:]
+    kl, mi, best = now["kl"], now["mi"], max(counted, key=lambda r: float(r["elbo"]))
     found = {}
     if all(_level(r, latent) == "collapsed" for r in recent):
         found["collapsed"] = (
             f"the posterior has collapsed (KL {kl:.2f}, MI {mi:.2f} nats, {now['active_units']} "
             "active units): stop, and train with more objective.free_bits or encoder.pooling=max"
         )
-    elif mi < FALLEN * max(r["mi"] for r in settled) and mi < HEALTHY:
+    elif mi < FALLEN * max(r["mi"] for r in counted) and mi < HEALTHY:
         found["collapsing"] = (
             f"MI fell to {mi:.2f} nats, less than half of its best: raise objective.free_bits or "
             "anneal for longer (beta.over)"

@@ -1,0 +1,16 @@
+"""One seed, many independent streams of random numbers."""
+
+import numpy as np
+
+LABELS, WORDS = 1, 2
+"""What is drawn for a sentence beside its z, which has the seed itself."""
+
+
+def seed_of(*key: int) -> int:
+    """A seed that is a function of the key, and unlike that of any other key.
+
+    Two draws from generators of the same seed are the same numbers: a sentence whose words were
+    chosen by those its z was made of would not be a draw from p(z) p(x|z).
+    """
+    whole = [number % (1 << 64) for number in key]
+    return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0])
