@@ -234,6 +234,12 @@ def test_prior_samples_outside_are_a_twentieth_where_there_is_no_hole(far, low, 
     assert low < doctor.outside(Known(0.6), found, torch.randn(3000, 2)) < high
 
 
+def test_where_all_are_alone_with_their_label_nothing_is_said_of_what_is_outside():
+    found = found_of(torch.randn(20, 2), 0.6)
+    found.label = torch.arange(20)
+    assert math.isnan(doctor.outside(Known(0.6), found, torch.randn(20, 2)))
+
+
 def test_every_sentence_gets_the_z_of_another():
     z, one = torch.arange(50.0)[:, None], torch.zeros(50, dtype=torch.long)
     for seed in range(20):
@@ -452,6 +458,10 @@ def test_a_hole_may_be_filled_without_training_and_a_pipe_has_no_name():
     tree = config.resolve({"corpus": {"source": "-"}}).model_dump()
     hole = Diagnosis("prior hole", (), ("prior.kind=mog",))
     said = commands(hole, tree, "runs/a b", "runs/c")
+    several = config.resolve({"corpus": {"source": ["a b.txt", "c.txt"]}}).model_dump()
+    assert commands(hole, several, "r", "s")[-1].startswith(
+        "midsentence train 'a b.txt' c.txt --out"
+    )
     assert commands(hole, tree, "runs/a b", "runs/c", fitted=True) == said[1:]
     assert said[0] == "midsentence fit-prior 'runs/a b' --kind flow"
     assert shlex.split(said[1])[2] == "CORPUS"

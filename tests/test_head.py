@@ -77,6 +77,27 @@ def test_bfloat16_products_stay_close_and_sums_are_wide(tied):
         assert (a - b).norm() < 0.02 * b.norm()
 
 
+def test_without_a_gradient_no_more_logits_are_held_than_a_chunk(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 4 * V)
+    held, plainly = [], module._logits
+
+    def watched(*given):
+        found = plainly(*given)
+        held.append(len(found))
+        return found
+
+    monkeypatch.setattr(module, "_logits", watched)
+    head = make(True, precision="bfloat16")
+    hidden, targets, _ = inputs(torch.float32)
+    found = head.log_prob(hidden, targets)
+    assert held == [M]  # kept for the gradient
+    held.clear()
+    with torch.no_grad():
+        assert torch.allclose(head.log_prob(hidden, targets), found, atol=1e-6)
+    assert max(held) <= 4
+    assert sum(held) == M
+
+
 @pytest.mark.parametrize(("tied", "chunk"), [(False, 3 * V), (True, 1 << 22)])
 def test_a_sampled_gradient_has_the_exact_value_and_the_exact_mean(monkeypatch, tied, chunk):
     """Weights of either sign, as importance weighting and doubly reparameterised gradients have."""

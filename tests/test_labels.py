@@ -7,7 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from midsentence import TextVAE, UserError, evaluation, pipeline
-from midsentence.learning.objectives import Elbo
+from midsentence.learning.objectives import Elbo, Mmd
 from midsentence.measuring.likelihood import mutual_information
 from midsentence.measuring.survey import survey
 from midsentence.parts.labels import Moved
@@ -32,6 +32,13 @@ def labelled(labels=(0, 1, -1, 0)):
 def test_gradient_reaches_every_parameter(prior, decoder):
     vae = tiny(decoder=decoder, prior={"kind": prior}, labels=SHARES)
     vae(labelled(), 3, Elbo(free_bits=0))["objective"].sum().backward()
+    assert silent(vae) == []
+
+
+@pytest.mark.parametrize("prior", ["normal", "flow"])
+def test_without_a_kl_every_parameter_learns_from_the_mmd(prior):
+    vae = tiny(prior={"kind": prior}, labels=SHARES)
+    vae(labelled(), 3, Mmd(alpha=1.0))["objective"].sum().backward()
     assert silent(vae) == []
 
 

@@ -103,6 +103,13 @@ def test_info_vae_is_the_bound_less_alpha_of_its_kl_and_wae_has_none():
         Mmd(alpha=2.0)
 
 
+@pytest.mark.parametrize("kind", ["mog", "vamp"])
+def test_a_prior_that_could_not_learn_without_a_kl_is_refused(kind):
+    tiny(prior={"kind": kind}, objective={"kind": "mmd", "alpha": 0.5})
+    with pytest.raises(UserError, match="alpha"):
+        tiny(prior={"kind": kind}, objective={"kind": "mmd", "alpha": 1.0})
+
+
 def with_kl(kl):
     run = tiny().run(batch((2, 3)), 1)
     run.__dict__["kl"] = torch.full((2, 1), kl, dtype=torch.float64)

@@ -172,6 +172,29 @@ def test_a_run_is_never_overwritten(corpus, tmp_path):
     assert (out / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "setting", ["objective.kind=rate", "objective.kind=iwae", "training.average=0.5"]
+)
+def test_a_run_may_go_on_with_another_objective_and_with_averaging(corpus, tmp_path, setting):
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=30", "training.epochs=99")
+    more = [setting, "training.max_steps=60"]
+    pipeline.train(corpus, out, resume=True, settings=more)
+    held, state = checkpoint.latest(out / "checkpoints")
+    assert state["position"]["step"] == 60
+    if setting == "objective.kind=rate":
+        assert held["objective.log_m"] != 0
+    if setting == "training.average=0.5":
+        assert held["average.count"] == 3  # steps 40, 50 and 60
+
+
+def test_a_run_can_not_go_on_with_another_optimiser(corpus, tmp_path):
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=4")
+    with pytest.raises(UserError, match=r"optimizer\.kind"):
+        pipeline.train(corpus, out, resume=True, settings=["optimizer.kind=mixed"])
+
+
 def test_resume_needs_the_same_run(corpus, tmp_path):
     with pytest.raises(UserError, match="no run to resume"):
         run(corpus, tmp_path / "none", resume=True)

@@ -47,6 +47,12 @@ def assemble(config: Config, vocab: int) -> VAE:
                 f"posterior {config.posterior['kind']!r} and prior {config.prior['kind']!r} do not "
                 "go together: 'vmf' lies on the sphere, and needs prior.kind = 'sphere' or 'vamp'"
             )
+        learns = any(p.requires_grad for p in prior.parameters())
+        if asked.get("alpha") == 1 and learns and not prior().has_rsample:
+            raise UserError(
+                f"prior {config.prior['kind']!r} learns by the KL, which objective.alpha = 1 takes "
+                "away: set that below 1, or prior.kind = 'normal' or 'flow'"
+            )
         decoder = configuration.build(DECODERS, config.decoder, vocab, size + more)
         embedding = decoder.input.embedding
         head = Head(

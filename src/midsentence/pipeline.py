@@ -201,7 +201,14 @@ def _resume(
         raise UserError(f"{out} was trained on {config.corpus.source!r}, not on {corpus!r}")
     if recipe and recipe != config.recipe:
         raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
-    return configuration.override(config, list(settings)), Corpus.open(out / "corpus")
+    changed = configuration.override(config, list(settings))
+    had, asked = config.optimizer["kind"], changed.optimizer["kind"]
+    if had != asked:
+        raise UserError(
+            f"{out} was begun with optimizer.kind={had}, whose state {asked!r} can't go on with: "
+            "leave that setting out, or train afresh"
+        )
+    return changed, Corpus.open(out / "corpus")
 
 
 def describe(config: Config, data: Corpus) -> dict[str, Any]:

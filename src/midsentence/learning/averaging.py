@@ -65,5 +65,7 @@ class Average:
         return {"count": self.count, **self.mean} if self.mean else {}
 
     def restore(self, held: Mapping[str, Tensor]) -> None:
-        for name, value in {"count": self.count, **self.mean}.items() if self.mean else ():
-            value.copy_(like(held[name], value))
+        """What a checkpoint kept, if there was a mean then: averaging may begin with a resume."""
+        if self.mean and held:
+            for name, value in {"count": self.count, **self.mean}.items():
+                value.copy_(like(held[name], value))

@@ -150,7 +150,7 @@ class Mmd(Objective):
     posterior is held to the prior: the Wasserstein autoencoder (Tolstikhin et al. 2018,
     "Wasserstein Auto-Encoders", algorithm 2), whose kernel this is: inverse multiquadratics of
     seven widths. The MMD is the unbiased estimate between the batch's latents and as many from the
-    prior.
+    prior, which learns by it too where its samples have a gradient.
     """
 
     def __init__(
@@ -173,7 +173,8 @@ class Mmd(Objective):
 
     def _apart(self, run: Pass) -> Tensor:
         many = len(run.z) if run.p.batch_shape else run.z.shape[:2].numel()
-        return mmd(run.z.flatten(0, 1), run.p.sample(torch.Size([many])).flatten(0, -2))
+        draw = run.p.rsample if run.p.has_rsample else run.p.sample
+        return mmd(run.z.flatten(0, 1), draw(torch.Size([many])).flatten(0, -2))
 
 
 def mmd(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, ""]:

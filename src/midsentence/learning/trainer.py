@@ -165,7 +165,8 @@ class Trainer:
         load_weights(self.vae, model, self.out)
         checkpoint.restore_optimizers(self.optimizer.each, tensors)
         learned = {k[10:]: v for k, v in tensors.items() if k.startswith("objective.")}
-        self.objective.load_state_dict(learned)
+        own_state = self.objective.state_dict()  # another objective begins with what it begins with
+        self.objective.load_state_dict({k: learned.get(k, v) for k, v in own_state.items()})
         self.average.restore({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         self.at = Position(**state["position"])
         own = self.optimizer.__dict__

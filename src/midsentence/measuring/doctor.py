@@ -126,11 +126,15 @@ def outside(vae: VAE, found: Survey, blind: Float[Tensor, "N D"]) -> float:
     """Share of prior samples less probable under q(z) than 95 % of the z of sentences are.
 
     A z drawn for a sentence is looked at under the posteriors of all the others, as a sample of the
-    prior is, so that both meet q(z) as strangers whatever the number of sentences.
+    prior is, so that both meet q(z) as strangers whatever the number of sentences. nan where every
+    sentence is alone with its label.
     """
     held = log_aggregate(vae, found, found.z, found.label, others=True)
+    held = held[~held.isnan()]
+    if not len(held):
+        return math.nan
     drawn = log_aggregate(vae, found, blind, found.label)
-    edge = held[~held.isnan()].double().quantile(EXPECTED_OUTSIDE)
+    edge = held.double().quantile(EXPECTED_OUTSIDE)
     return float((drawn < edge).double().mean())
 
 

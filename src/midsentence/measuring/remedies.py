@@ -113,13 +113,15 @@ def commands(found: "Diagnosis", tree: Tree, run: str, out: str, fitted: bool = 
     """What to paste: a run like `run`, with the settings, into `out`; none without settings.
 
     A hole can be filled without training the model again, if no prior was `fitted` already. A
-    corpus that came through a pipe is called CORPUS: its name is not known.
+    corpus that came through a pipe is called CORPUS: its name is not known. A corpus may be several
+    files.
     """
     if not found.settings:
         return []
     held = tree["corpus"]
-    source = "CORPUS" if held["source"] == "-" else held["source"]
-    words = ["midsentence", "train", source, "--out", out, "--config", f"{run}/config.toml"]
+    given = held["source"]
+    sources = given if isinstance(given, list) else ["CORPUS" if given == "-" else given]
+    words = ["midsentence", "train", *sources, "--out", out, "--config", f"{run}/config.toml"]
     for part in ("valid", "test"):
         words += [f"--{part}", held[part]] if held.get(part) else []
     for setting in found.settings:

@@ -67,7 +67,7 @@ class Head(nn.Module):
             hidden = self.map(hidden)
         found: Tensor = TargetLogProb.apply(
             hidden, self.table, self.bias, targets - FIRST, self.products(),
-            self.gradient_words if self.training else 0,
+            self.gradient_words if self.training else 0, torch.is_grad_enabled(),
         )  # fmt: skip
         if self.training and self.label_smoothing:
             # The normaliser is the same for every word: only the logits are mixed.

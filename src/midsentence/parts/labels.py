@@ -17,10 +17,12 @@ class Moved(Distribution):
         self.base, self.loc, self.scale = base, loc, scale
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        with torch.no_grad():
-            u = self.base.sample(torch.Size(sample_shape) + self.batch_shape)
-            return self.loc + self.scale * u
+    has_rsample = True
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """The gradient reaches loc and scale, and the base where it can be reparameterised."""
+        draw = self.base.rsample if self.base.has_rsample else self.base.sample
+        return self.loc + self.scale * draw(torch.Size(sample_shape) + self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         u = (value - self.loc) / self.scale

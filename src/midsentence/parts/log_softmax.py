@@ -41,6 +41,9 @@ class TargetLogProb(torch.autograd.Function):
     sampled: the gradient's sum over the other words is made of so many of them (0: of all), drawn
     by `draw_words` and weighted, so that its mean is the exact gradient. Their logits are made
     again, and nothing of M x V outlives its chunk. The value is exact, the target's own part too.
+
+    learns: whether there will be a gradient, which nothing in here can tell: parameters want one
+    also where nobody asks, and a bf16 M x V would be kept for it.
     """
 
     @staticmethod
@@ -52,10 +55,10 @@ class TargetLogProb(torch.autograd.Function):
         target: Int[Tensor, "M"],
         kind: torch.dtype,
         sampled: int,
+        learns: bool,
     ) -> Float[Tensor, "M"]:
         own = (hidden * table[target + FIRST]).sum(1) + bias[target]
         words = _words(table, bias, kind)
-        learns = any(ctx.needs_input_grad)
         sampled = sampled if learns and len(hidden) and sampled < len(words) else 0
         small = kind == torch.bfloat16 or len(hidden) == _rows(hidden, words)
         keep = small and learns and not sampled
@@ -121,7 +124,7 @@ class TargetLogProb(torch.autograd.Function):
         d_hidden = d_hidden * rest[:, None] + table[target + FIRST] * at_target[:, None]
         d_table.index_add_(0, target + FIRST, hidden * at_target[:, None])
         d_bias.index_add_(0, target, at_target)
-        return d_hidden, d_table, d_bias, None, None, None
+        return d_hidden, d_table, d_bias, None, None, None, None
 
 
 def draw_words(mass: Float[Tensor, "W"], count: int) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"]]:
