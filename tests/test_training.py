@@ -104,6 +104,28 @@ def test_words_a_second_leave_validation_out(corpus, tmp_path, monkeypatch):
     assert all(60 < rate <= 128 for rate in rates)  # a step is a second, a batch 128 positions
 
 
+def test_words_a_second_after_a_stop_count_the_time_before_it(corpus, tmp_path, monkeypatch):
+    now = [0.0]
+    clock = type("clock", (), {"monotonic": staticmethod(lambda: now[0])})
+    step = trainer.Trainer._step
+
+    def slow_step(self, *rest):
+        now[0] += 1
+        step(self, *rest)
+        if self.at.step == 40 and now[0] < 1000:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "time", clock)
+    monkeypatch.setattr(trainer.Trainer, "_step", slow_step)
+    out, settings = tmp_path / "run", ["training.max_steps=75", "training.epochs=99"]
+    assert run(corpus, out, *settings, "training.patience=0") is None
+    now[0] += 1000
+    pipeline.train(corpus, out, resume=True)
+    rates = [r["words_per_second"] for r in records(out, "train")]
+    assert len(rates) == 3
+    assert all(60 < rate <= 128 for rate in rates)  # a step is a second, a batch 128 positions
+
+
 def test_stopping_and_going_on_equals_going_through(corpus, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(corpus, whole, "training.max_steps=60", "decoder.dropout=0.3")

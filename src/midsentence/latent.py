@@ -206,16 +206,21 @@ def read_latents(source: str) -> Float[Tensor, "N D"]:
     if source.endswith(".npy"):
         try:
             array = np.load(source, allow_pickle=False)
-            return torch.from_numpy(np.atleast_2d(array).astype(np.float32))
-        except (OSError, ValueError) as error:
+            found = torch.from_numpy(np.atleast_2d(array).astype(np.float32))
+        except (OSError, ValueError, TypeError, EOFError) as error:
             raise UserError(f"{source} cannot be read as an .npy array: {error}") from None
+        if not found.numel():
+            raise UserError(f"{source} holds no latents")
+        return found
     rows = []
     for number, line in raw_lines(source):
         try:
             content = json.loads(line)
             row = content["z"] if isinstance(content, dict) else content
+            if not isinstance(row, list):
+                raise ValueError("no list")
             rows.append([float(value) for value in row])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise UserError(f'{source}:{number}: expected [1, 2, ..] or {{"z": [..]}}') from None
     if not rows:
         raise UserError(f"{source} holds no latents")

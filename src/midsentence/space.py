@@ -221,7 +221,7 @@ class Space:
         self, text: str, n: int = 8, radius: float = 1.0, *, seed: int = 0, **decoding: Any
     ) -> list[Written]:
         """n sentences about one: its mean plus `radius` posterior standard deviations of noise;
-        1 is the sentence's own posterior, where that is Gaussian."""
+        1 is the sentence's own posterior, where that is a Gaussian with a diagonal covariance."""
         own = self.own(text)
         chance = torch.Generator().manual_seed(seed)
         noise = torch.randn(n, own.mean.shape[1], generator=chance).to(own.mean)

@@ -26,6 +26,7 @@ class Tally:
 
     def __init__(self, now: float) -> None:
         self.since = now
+        self.spent = 0.0  # seconds on what is summed, as of the last step
         self._clear()
 
     def _clear(self) -> None:
@@ -82,7 +83,7 @@ class Tally:
         """What a checkpoint keeps, so that the next record is as if there had been no stop."""
         sums, sentences = self._totals()
         counts = {"sentences": sentences, "words": self.words, "steps": self.steps}
-        return {"sums": sums, "norm": float(self.norm), **counts}
+        return {"sums": sums, "norm": float(self.norm), "seconds": self.spent, **counts}
 
     def restore(self, held: Record) -> None:
         own = float(processes.first())  # the others have seen nothing yet
@@ -90,6 +91,7 @@ class Tally:
         self.sums = {name: torch.tensor(value * own, dtype=torch.double) for name, value in sums}
         self.norm, self.sentences = held["norm"], int(held["sentences"] * own)
         self.words, self.steps = held["words"], held["steps"]
+        self.spent = held.get("seconds", 0.0)  # checkpoints once had none
 
 
 def read(path: Path) -> list[Record]:

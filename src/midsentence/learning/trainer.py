@@ -114,7 +114,7 @@ class Trainer:
         self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
         began = time.monotonic() - at.seconds
         tally, progress = self.tally, self._progress(planned)
-        tally.since = time.monotonic()
+        tally.since = time.monotonic() - tally.spent
         at.ended = self._over()
         with interruptible() as interrupted:
             stop = float(interrupted())
@@ -128,6 +128,7 @@ class Trainer:
                 at.step, at.index = at.step + 1, at.index + 1
                 # Processes have clocks of their own, and Ctrl-C reaches them one by one.
                 at.seconds, stop = processes.most(time.monotonic() - began, interrupted())
+                tally.spent = began + at.seconds - tally.since
                 before, progress = progress, self._progress(planned)
                 self.average.add(self.vae, at.step, progress)
                 if at.step % RECORD_EVERY == 0 or self.device.type == "cpu":

@@ -4,6 +4,7 @@ One table serves posteriors (maps that depend on the summary h) and priors (maps
 nothing). Every map starts as the identity or near it, so that a model begins as its Gaussian self.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -208,7 +209,12 @@ class _Autoregressive(nn.Module):
 
 
 def planar(latent: int, layers: int, width: int, context: int) -> nn.Module:
-    return _Steps(Planar, [latent, latent, 1], layers, context)
+    steps = _Steps(Planar, [latent, latent, 1], layers, context)
+    with torch.no_grad():
+        u, w, _ = steps.free.view(layers, -1).split(steps.sizes, -1)
+        w.div_(w.norm(dim=-1, keepdim=True))
+        u.add_(math.log(math.e - 1) * w)  # which is what `Planar` takes off to be invertible
+    return steps
 
 
 def radial(latent: int, layers: int, width: int, context: int) -> nn.Module:

@@ -1,0 +1,33 @@
+"""Latents that come from a file: what a person may have put there."""
+
+import numpy as np
+import pytest
+
+from midsentence import UserError
+from midsentence.latent import read_latents
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['"123"', "12", "[1, true", '{"x": [1]}', "[[1]]", "[1" + "0" * 400 + "]", "[" * 100_000],
+)
+def test_a_line_that_is_no_latent_is_named(tmp_path, line):
+    path = tmp_path / "z.jsonl"
+    path.write_text(f'[1, 2]\n{{"z": [3, 4.5]}}\n{line}\n')
+    with pytest.raises(UserError, match=r"z\.jsonl:3: expected"):
+        read_latents(str(path))
+    path.write_text('[1, 2]\n{"z": [3, 4.5]}\n')
+    assert read_latents(str(path)).tolist() == [[1, 2], [3, 4.5]]
+
+
+def test_an_array_that_is_no_array_is_refused(tmp_path):
+    path = tmp_path / "z.npy"
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_latents(str(path))
+    for held, said in ((np.zeros((0, 3)), "no latents"), (np.array([["a"]]), "cannot be read")):
+        np.save(path, held)
+        with pytest.raises(UserError, match=said):
+            read_latents(str(path))
+    np.save(path, np.array([1.0, 2.0]))
+    assert read_latents(str(path)).tolist() == [[1, 2]]
