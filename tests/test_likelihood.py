@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
+from midsentence.measuring import likelihood
 from midsentence.measuring.likelihood import (
     active_units,
     evaluate,
@@ -103,18 +104,23 @@ def test_no_memory_setting_changes_the_figure(decoder):
         assert parts == pytest.approx(whole, abs=1e-10)
 
 
-def test_exactly_k_samples_are_used():
+@pytest.mark.parametrize("together", [1024, 4])
+def test_exactly_k_samples_are_used(monkeypatch, together):
+    monkeypatch.setattr(likelihood, "TOGETHER", together)
     vae, held = tiny(), lines(5)
     for k in (1, 3, 10):
-        log_p, _ = importance_weighted(vae, held, k, seed=2, positions=20)
+        log_p, error = importance_weighted(vae, held, k, seed=2, positions=20)
         seen = []
         with measuring(vae, 2):
             for number, (rows, group) in enumerate(groups(vae, held)):
                 torch.manual_seed(2 * 1_000_003 + number)
-                run = vae.run(group, k)
-                seen.append((rows, run.log_w.logsumexp(0) - math.log(k)))
-        for rows, expected in seen:
-            assert log_p[rows] == pytest.approx(expected.numpy(), abs=1e-10)
+                drawn = [min(together, k - begun) for begun in range(0, k, together)]
+                seen.append((rows, torch.cat([vae.run(group, some).log_w for some in drawn])))
+        for rows, log_w in seen:
+            assert len(log_w) == k
+            assert log_p[rows] == pytest.approx(log_w.exp().mean(0).log().numpy(), abs=1e-10)
+            scatter = log_w.exp().std(0, correction=0) / log_w.exp().mean(0) / math.sqrt(k)
+            assert error[rows] == pytest.approx(scatter.numpy(), abs=1e-7)
 
 
 def test_a_language_model_is_scored_exactly():

@@ -21,6 +21,9 @@ from .survey import Sentences, Survey, shared, survey
 POSITIONS = 16384
 """Decoder positions computed at once in importance weighting; any value gives the same figure."""
 
+TOGETHER = 1024
+"""Samples of a sentence that are drawn at once: more of them take no more memory."""
+
 COSTLY = 200
 """Sentences whose MI is watched in training where there is no closed form: a flow may pass each z
 through its nets D times for each sentence, and half of a short run went into that."""
@@ -121,12 +124,17 @@ def importance_weighted(
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
         q = vae.infer(batch) if proposal is None else proposal(vae.read(batch))
         p = vae.prior_of(batch.labels, len(batch))
-        z, log_qz = draw(q, samples)
         size = max(1, positions // batch.targets.numel())
-        log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]
-        log_w = (torch.cat(log_p_joint) - log_qz).double()
-        mean = log_w.logsumexp(0) - math.log(samples)
-        square = (2 * (log_w - mean)).exp().mean(0)
+        total = torch.full((len(batch),), -math.inf, dtype=torch.double, device=vae.device)
+        squares = total.clone()
+        for begun in range(0, samples, TOGETHER):
+            z, log_qz = draw(q, min(TOGETHER, samples - begun))
+            log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]
+            log_w = (torch.cat(log_p_joint) - log_qz).double()
+            total = total.logaddexp(log_w.logsumexp(0))
+            squares = squares.logaddexp((2 * log_w).logsumexp(0))
+        mean = total - math.log(samples)
+        square = (squares - 2 * mean).exp() / samples
         return mean, ((square - 1).clamp_min(0) / samples).sqrt()
 
     log_p, error = shared(vae, sentences, seed, look, progress)
