@@ -161,6 +161,8 @@ def main() -> None:
                 tell = fail_once
                 stack.enter_context(processes.guarded())
             code = app(standalone_mode=False)
+            if started() > 1:
+                processes.leave()
         sys.stdout.flush()
     except UserError as error:
         code = tell(str(error), 1)

@@ -73,7 +73,8 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the others."""
+    """Part from the others, at the end: what gloo's threads still hold could else abort a process
+    that has done its work."""
     global _words
     if dist.is_initialized():
         _words = None
@@ -128,9 +129,7 @@ def speaks() -> bool:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Where another process has gone, whatever was under way: UserError, in one line. Those that
-    come to their end part from the others: what gloo's threads still hold would else abort a
-    process that has already done its work.
+    """Where another process has gone, whatever was under way: UserError, in one line.
 
     torchrun ends the others by SIGTERM as soon as one has gone, mostly before they notice. Training
     has a handler of its own, which saves first.
@@ -142,7 +141,6 @@ def guarded() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, told) if together() else None
     try:
         yield
-        leave()
     except RuntimeError as error:
         if lost(error):
             raise UserError(LOST) from None
