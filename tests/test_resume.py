@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from midsentence import UserError, assembly, cli, pipeline
+from midsentence import config as configuration
 from midsentence.learning import checkpoint, trainer
 from midsentence.opening import digest, verify, verify_early
 from midsentence.text.corpus import Corpus
@@ -98,8 +99,9 @@ def test_the_way_back_to_the_best_weights_is_checked(run, monkeypatch):
         return False
 
     monkeypatch.setattr(trainer.Trainer, "_look", damaged)
+    config, data = pipeline._resume(text, folder, None, [])
     asked = ["optimizer.kind=sgd", "optimizer.halve_after=1", "optimizer.halve_from=0"]
-    config, data = pipeline._resume(text, folder, None, asked)
+    config = configuration.override(config, asked)
     with pytest.raises(UserError, match=r"model.safetensors is damaged"):
         trainer.train(config, data, folder)
 

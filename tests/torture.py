@@ -90,7 +90,7 @@ def train(source: str, out: Path, settings: list[str], die_at: int = 0) -> None:
 def fingerprint(out: Path) -> dict[str, str]:
     """SHA-256 of everything that must be the same."""
     tensors, state = checkpoint.latest(out / "checkpoints")
-    state["position"].pop("seconds")
+    state["position"].pop("seconds"), state["tally"].pop("seconds")
     records = [{k: v for k, v in r.items() if k not in CLOCKS} for r in read(out / "metrics.jsonl")]
     parts = {f"checkpoint {name}": t.numpy().tobytes() for name, t in tensors.items()}
     parts |= {

@@ -181,6 +181,8 @@ def _factors(model: TextVAE, data: Corpus, held: Pick, seed: int) -> dict[str, f
         lines = _text(model, store)
         read = [(line, grammar.derivations(line)) for line in lines]
         whole = [(line, f[0][0]) for line, f in read if f]  # one with <unk> is not in the language
+        if not whole:
+            return {}
         parts.append((model.encode([line for line, _ in whole]), [f for _, f in whole]))
     (z, known), (unseen, truth) = parts
     importance, accuracies, guesses, numbered = [], [], [], []

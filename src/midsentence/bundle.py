@@ -15,7 +15,7 @@ from .errors import UserError
 from .fitted import FittedPrior
 from .fitted import read as read_prior
 from .fitted import write as write_prior
-from .generate import Decoding, chances, generate, prior_sample
+from .generate import Decoding, chances, generate, greedily, prior_sample
 from .measuring.likelihood import importance_weighted
 from .measuring.survey import InMemory, posterior_means, survey
 from .seeds import LABELS, seed_of
@@ -187,7 +187,7 @@ class TextVAE:
     ) -> list[str]:
         """Each line through its posterior mean and back, greedily unless `decoding` says else."""
         z = self.encode(lines, label=label)
-        return self.decode(z, label=label, seed=seed, **decoding or {"greedy": True})
+        return self.decode(z, label=label, seed=seed, **greedily(decoding))
 
     def interpolate(
         self,
@@ -203,7 +203,7 @@ class TextVAE:
         """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
         ends = self.encode([a, b], label=label)
         points = latent.path(path, ends[0], ends[1], steps)
-        return self.decode(points, label=label, seed=seed, **decoding or {"greedy": True})
+        return self.decode(points, label=label, seed=seed, **greedily(decoding))
 
     def score(
         self, lines: Sequence[str], samples: int = 500, *, label: Label = None, seed: int = 0

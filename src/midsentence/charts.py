@@ -44,7 +44,10 @@ def tick_labels(at: Sequence[float]) -> list[str]:
     step = min((b - a for a, b in pairwise(at)), default=abs(at[0]) if at else 1.0) or 1.0
     largest = max((abs(value) for value in at), default=0.0)
     if largest < 0.001 or largest >= 1e9:
-        return [plain(f"{v:.0e}".replace("e-0", "e-").replace("e+", "e")) for v in at]
+        short = [f"{v:.0e}" for v in at]
+        if any(not math.isclose(float(text), v) for text, v in zip(short, at, strict=True)):
+            short = [f"{v:.1e}" for v in at]
+        return [plain(text.replace("e-0", "e-").replace("e+", "e")) for text in short]
     for size, suffix in ((1e6, "M"), (1e3, "k")):
         if largest >= 10 * size or (largest >= size and step >= size / 10):
             digits = max(0, -math.floor(math.log10(step / size) + 1e-9))

@@ -77,7 +77,7 @@ def evaluate(
             how["proposal"] = evaluation.proposal_for(
                 model, corpus().valid, seed=seed, progress=progress
             )
-    if source in ("valid", "test") and not Path(source).exists():
+    if source in ("valid", "test"):
         store = getattr(corpus(), source)
         with console.counting("evaluating", len(store)) as progress:
             found = evaluation.evaluate_store(model, store, samples, progress=progress, **how)
@@ -145,8 +145,9 @@ def compare(
         found = evaluation.evaluations(run)
         if not found:
             raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
-        name = "test" if "test" in found else next(iter(found))
-        for each in (name, *(n for n in found if n.startswith(f"{name}, "))):
+        parts = [name.partition(", ")[0] for name in found]
+        name = "test" if "test" in parts else parts[0]
+        for each in (n for n, part in zip(found, parts, strict=True) if part == name):
             columns[f"{run} ({each})"] = found[each]
     if as_json:
         say(dumps(columns))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from .errors import UserError
 from .opening import parse_toml, read_text
@@ -46,9 +46,9 @@ class Config(Section):
     """
 
     recipe: str = "default"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 43)] = 0  # a million times it is still a seed
     precision: str = "auto"
-    latent: int = 32
+    latent: Annotated[int, Field(ge=0)] = 32
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     encoder: dict[str, Any] = {"kind": "lstm"}

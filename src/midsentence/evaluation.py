@@ -13,7 +13,7 @@ from .errors import UserError
 from .learning.proposals import Proposal, fit_proposal
 from .measuring.likelihood import evaluate
 from .measuring.survey import Sentences
-from .opening import read_json
+from .opening import digest, read_json
 from .plain_json import dumps
 from .text.readers import Line, read
 from .text.tolerance import Bad
@@ -29,7 +29,9 @@ def evaluate_store(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
-    """`measuring.likelihood.evaluate` of a token store (or a pick of one)."""
+    """`measuring.likelihood.evaluate` of a token store (or a pick of one). Raises UserError."""
+    if not len(store):
+        raise UserError("this part of the run has no sentences: evaluate another, or give a file")
     return evaluate(
         model.vae, store, store.sizes, samples, proposal=proposal, seed=seed, progress=progress
     )
@@ -54,7 +56,7 @@ def evaluate_file(
         found = read(
             source,
             text_field=asked.text_field,
-            label_field=asked.label_field if model.labels else None,
+            label_field=asked.label_field,
             max_chars=asked.max_chars,
             bad=Bad(asked.on_bad),
         )
@@ -62,7 +64,8 @@ def evaluate_file(
 
     held = processes.from_first(find) if source == "-" else find()
     lines = [line.text for line in held]
-    sentences: Sentences = model.ids(lines, [line.label for line in held])
+    labels = [line.label for line in held] if model.labels else None
+    sentences: Sentences = model.ids(lines, labels)
     sizes = np.array([len(line.encode()) for line in lines])
     return evaluate(
         model.vae, sentences, sizes, samples, proposal=proposal, seed=seed, progress=progress
@@ -92,17 +95,22 @@ def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:
 
 
 def write_evaluations(run: Path, tables: dict[str, dict[str, float]]) -> None:
+    """Write all tables, bound to the weights they are of."""
     if not processes.first():
         return
-    path = run / "evaluation.json"
-    write_whole(path, lambda p: p.write_text(dumps(tables, indent=1)))
+    path, weights = run / "evaluation.json", {"weights": digest(run / "model.safetensors")}
+    write_whole(path, lambda p: p.write_text(dumps(weights | tables, indent=1)))
 
 
 def evaluations(run: Path) -> dict[str, dict[str, float]]:
-    """The tables of a run; what is unavailable is nan, as when it was measured."""
+    """The tables of a run; what is unavailable is nan, as when it was measured. None of what other
+    weights were measured by, before a training went on."""
     path = run / "evaluation.json"
     held = read_json(path) if path.exists() else {}
     try:
+        weights = held.pop("weights", None)  # older runs name none
+        if weights is not None and weights != digest(run / "model.safetensors"):
+            return {}
         found = {
             name: {key: math.nan if value is None else float(value) for key, value in table.items()}
             for name, table in held.items()

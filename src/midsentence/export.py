@@ -118,7 +118,7 @@ def card(run: Path, name: str, model: TextVAE, onnx: bool) -> str:
     """``README.md``. name: of the published folder, which the example opens. Raises UserError."""
     seed, tables = model.config.seed, evaluations(run)
     source = str(model.config.corpus.source or "not known")
-    own = {part: table for part, table in tables.items() if not part.endswith(" prior")}
+    own = {part: table for part, table in tables.items() if " prior" not in part}
     known = {key for table in tables.values() for key in table}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("midsentence", "."),

@@ -5,6 +5,7 @@ becomes depends on its z, the seed and its place in the request, never on the ba
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,9 @@ from .parts.head import Writer
 from .seeds import WORDS, seed_of
 from .text.tokenizer import BOS, EOS
 from .vae import VAE
+
+MOST_WORDS = 100_000
+"""That a sentence may be asked to have."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,21 @@ class Decoding:
     max_length: int = 256
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError("temperature must be above 0; for the likeliest words use greedy")
+        if not 1e-3 <= self.temperature <= 1e3:
+            raise UserError(
+                "temperature must be from 0.001 to 1000; for the likeliest words use greedy"
+            )
         if not (0 < self.top_p <= 1 and 0 < self.typical <= 1):
             raise UserError("top-p and typical are probabilities: above 0 and at most 1")
-        if self.top_k < 0 or self.beam < 0 or self.max_length < 1:
-            raise UserError("top-k and beam cannot be negative, max-length must be at least 1")
+        if self.top_k < 0 or self.beam < 0 or not 1 <= self.max_length <= MOST_WORDS:
+            raise UserError(
+                f"top-k and beam cannot be negative, max-length must be from 1 to {MOST_WORDS:,}"
+            )
+
+
+def greedily(decoding: dict[str, Any]) -> dict[str, Any]:
+    """`Decoding`'s settings, greedy where they say nothing of how words are chosen."""
+    return {"greedy": True, **decoding} if decoding.keys() <= {"max_length"} else decoding
 
 
 def prior_sample(
@@ -124,8 +137,8 @@ def truncate(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"
         logits.div_(how.temperature)
     weights = logits.softmax(-1)
     if how.top_k:
-        least = top(weights, min(how.top_k, weights.shape[-1]))[0][:, -1:]
-        weights = weights.where(weights >= least, 0)
+        kept, words = top(weights, min(how.top_k, weights.shape[-1]))
+        weights = torch.zeros_like(weights).scatter(1, words, kept)  # of equals no more than k
     if how.top_p < 1:
         weights = _until_mass(weights, -weights, how.top_p)
     if how.typical < 1:

@@ -183,9 +183,9 @@ def kmeans(
     """
     if not 1 <= count <= len(points):
         raise UserError(f"{len(points)} sentences make 1 to {len(points)} clusters, not {count}")
-    with torch.random.fork_rng(devices=[points.device] if points.is_cuda else []):
-        torch.manual_seed(seed)
-        centres = spread_out(points, count)
+    # Of its own: the global generator is everybody's, and requests come in threads.
+    chance = torch.Generator(points.device).manual_seed(seed)
+    centres = spread_out(points, count, chance)
     label = nearest(points, centres, 1)[1][:, 0]
     for _ in range(100):
         held = torch.bincount(label, minlength=count)[:, None].to(points)

@@ -34,7 +34,8 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "estimator_stderr": ("± of the estimator", ".3f", "The part of it that more samples remove."),
     "ppl": ("Perplexity", ",.2f", "exp(NLL / tokens), the end of the sentence counted. Compares "
             "only between equal tokenizers."),
-    "bits_per_byte": ("Bits per byte", ".3f", "NLL / bytes of UTF-8. Compares between tokenizers."),
+    "bits_per_byte": ("Bits per byte", ".3f", "NLL / bytes of UTF-8. Compares between "
+                      "tokenizers without <unk>."),
     "elbo": ("ELBO", ".2f", "log p(x|z) − KL, one sample: the bound training raises."),
     "reconstruction": ("Reconstruction", ".2f", "−log p(x|z), nats a sentence, z from q(z|x)."),
     "kl": ("KL", ".2f", "Nats a sentence from prior to posterior: what z is charged. It is the "
@@ -182,7 +183,7 @@ class Report:
         fitted prior, as long as there is one of the model's own.
         """
         by_size = lambda name: (  # noqa: E731
-            name == "test", not name.endswith(" prior"), self.table[name].get("sentences", 0)
+            name == "test", " prior" not in name, self.table[name].get("sentences", 0)
         )  # fmt: skip
         name = max(self.table, key=by_size, default="")
         last = self.valid[-1] if self.valid else {}

@@ -85,7 +85,7 @@ class TrainingSettings(Section):
 
     epochs: float = 20.0
     max_steps: int | None = None
-    max_minutes: float | None = None
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
     batch_tokens: int | None = None
     batch_sentences: int | None = None
     clip: float = 5.0
@@ -93,10 +93,10 @@ class TrainingSettings(Section):
     strategy: str = "ddp"
     recompute: bool = False
     init: float | None = None
-    validations: float = 1.0
+    validations: Annotated[float, Field(gt=0)] = 1.0
     valid_sentences: Annotated[int, Field(ge=1)] = 10_000
     patience: int = 5
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     device: str = "auto"
     aggressive: int = 0
     pretrain: float = 0.0

@@ -16,6 +16,7 @@ from .bundle import TextVAE
 from .cloud import Cloud
 from .directions import Direction
 from .errors import UserError
+from .generate import greedily
 from .latent import Aggregate, unit
 
 Place = str | Float[Tensor, "D"]
@@ -169,10 +170,8 @@ class Space:
         self, z: Float[Tensor, "N D"], *, drawn: bool = False, seed: int = 0, **decoding: Any
     ) -> list[Written]:
         """A sentence for each z, and whether it's far from the data."""
-        if not decoding.keys() - {"max_length"}:
-            decoding["greedy"] = True
         z = self.on(z)
-        lines = self.model.decode(z.cpu(), label=self.label, seed=seed, **decoding)
+        lines = self.model.decode(z.cpu(), label=self.label, seed=seed, **greedily(decoding))
         shares = self.beyond(z, drawn=drawn).tolist()
         return [
             Written(line, point, share, self.is_far(share), i / max(1, len(lines) - 1))

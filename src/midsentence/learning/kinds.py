@@ -54,16 +54,18 @@ def cluster(prior: Mixture, points: Float[Tensor, "N D"]) -> None:
     prior.logits.copy_(((counts[:, 0] + 1) / len(points)).log())
 
 
-def spread_out(points: Float[Tensor, "N D"], count: int) -> Float[Tensor, "C D"]:
+def spread_out(
+    points: Float[Tensor, "N D"], count: int, chance: torch.Generator | None = None
+) -> Float[Tensor, "C D"]:
     """`count` of the points, each likelier the further (squared) it is from those before.
 
     Arthur & Vassilvitskii 2007, "k-means++: The Advantages of Careful Seeding".
     """
-    chosen = [torch.randint(len(points), (), device=points.device)]
+    chosen = [torch.randint(len(points), (), device=points.device, generator=chance)]
     far = torch.full_like(points[:, 0], math.inf)
     for _ in range(count - 1):
         far = torch.minimum(far, (points - points[chosen[-1]]).square().sum(1))
-        chosen.append(torch.multinomial(far + 1e-12, 1)[0])
+        chosen.append(torch.multinomial(far + 1e-12, 1, generator=chance)[0])
     return points[torch.stack(chosen)]
 
 

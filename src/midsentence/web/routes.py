@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..bundle import TextVAE
 from ..errors import UserError
+from ..generate import greedily
 from ..space import Written
 from . import schemas as ask
 from .context import Service
@@ -38,7 +39,7 @@ def text(service: Service) -> APIRouter:
         if service.space is not None:
             z = z.to(service.space.cloud.mean)
             return all_told(around(asked.label).written(z, seed=asked.seed, **how))
-        texts = model.decode(z, label=asked.label, seed=asked.seed, **how or {"greedy": True})
+        texts = model.decode(z, label=asked.label, seed=asked.seed, **greedily(how))
         return [{"text": text, "z": row.tolist()} for text, row in zip(texts, z, strict=True)]
 
     @api.get("/model")
