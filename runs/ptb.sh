@@ -1,7 +1,7 @@
 #!/bin/sh
 # Penn Treebank at the published sizes: runs/ptb.sh FOLDER (with train.txt, valid.txt, test.txt).
 # The VAE under the aggregate posterior and under N(0, I), with SAMPLES (500) importance samples on the
-# test set, and the language model of the same sizes. Two cores that multiply bf16 train the VAE for 75
+# test set, and the language model of the same sizes. Two cores that multiply bf16 train the VAE for 76
 # minutes and need 4 for each 100 samples; two without for (reckoned by its epochs) four and a half hours,
 # and 15 minutes. A stopped training is gone on with, an ended one kept.
 set -eu
