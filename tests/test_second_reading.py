@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from midsentence import TextVAE, UserError, config, evaluation, latent, pipeline
+from midsentence import TextVAE, UserError, config, evaluation, latent, pipeline, writing
 from midsentence.charts import tick_labels
 from midsentence.cli import app
 from midsentence.generate import Decoding, greedily, truncate
@@ -92,6 +92,22 @@ def test_a_number_that_means_nothing_is_refused_before_there_is_a_run(setting):
 def test_so_are_ways_to_write(how):
     with pytest.raises(UserError, match=next(iter(how)).replace("_", "-")):
         Decoding(**how)
+
+
+def test_a_folder_that_was_moved_aside_is_not_lost(tmp_path):
+    """Killed between the two renames of an exchange."""
+    for name in (".prior.77.old.part", ".prior.77.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "held").write_text(name)
+    writing.clean(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["prior"]
+    assert (tmp_path / "prior" / "held").read_text() == ".prior.77.old.part"
+
+
+def test_a_mean_on_the_sphere_is_on_it(home, tmp_path):
+    settings = [*FAST, "posterior.kind=vmf", "prior.kind=sphere"]
+    model = pipeline.train(str(home / "text.txt"), tmp_path / "run", settings=settings)
+    assert torch.allclose(model.encode(TEXT[:5]).norm(dim=1), torch.ones(5))
 
 
 def test_ticks_are_never_rounded_to_one_another():

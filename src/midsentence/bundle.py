@@ -145,8 +145,10 @@ class TextVAE:
         return prior_sample(self.vae, n, seed, rows).cpu(), names
 
     def encode(self, lines: Sequence[str], *, label: Label = None) -> Float[Tensor, "N D"]:
-        """Posterior means, one a line; of lines with these labels in a model that knows them."""
-        return self._means(self.ids(lines, label)).cpu()
+        """Posterior means, one a line; of lines with these labels in a model that knows them. On
+        the sphere, where a mean is not, their directions."""
+        found = self._means(self.ids(lines, label)).cpu()
+        return latent.unit(found) if self.vae.prior.sphere else found
 
     def decode(
         self, z: Float[Tensor, "N D"], *, label: Label = None, seed: int = 0, **decoding: Any

@@ -50,7 +50,12 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write."""
+    """Remove what a process that was killed had begun to write; a folder that it had moved aside
+    for a new one gets its name again, if nothing has it."""
+    for left in folder.glob(".*.old.part"):
+        name = left.name[1:].rsplit(".", 3)[0]
+        if not (folder / name).exists():
+            left.rename(folder / name)
     for left in folder.glob(".*.part"):
         _remove(left)
 

@@ -212,7 +212,7 @@ def _watch(api: APIRouter, service: Service | None, run: Path | None) -> None:
             raise UserError("nothing is being trained here: start with `midsentence train --watch`")
         records = read(run / "metrics.jsonl")
         if service is not None and not written:
-            written.extend(service.model.sample(SAMPLES, seed=0))
+            written[:] = service.model.sample(SAMPLES, seed=0)  # whoever else asks at once
         return {
             "records": records[after:],
             "next": len(records),

@@ -173,12 +173,14 @@ def text(service: Service) -> APIRouter:
     @api.post("/direction")
     def direction(asked: ask.NewDirection) -> Any:
         """What separates two kinds of sentences, kept by name until the service ends."""
+        taken = UserError(f"there is a direction {asked.name!r} already: choose another name")
         if asked.name in service.directions:
-            raise UserError(f"there is a direction {asked.name!r} already: choose another name")
+            raise taken
         if len(service.directions) >= MOST_DIRECTIONS:
             raise UserError(f"there are {MOST_DIRECTIONS} directions already; that is the most")
         found = around(asked.label).direction(asked.before, asked.after, asked.method)
-        service.directions[asked.name] = found
+        if service.directions.setdefault(asked.name, found) is not found:
+            raise taken  # meanwhile
         return {"name": asked.name, **found.about}
 
     return api
