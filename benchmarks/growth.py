@@ -1,10 +1,10 @@
 """How speed and memory grow: python benchmarks/growth.py [--words 1 10 100] [--svg FILE]
 
 Draws corpora of Zipf words (20 a line at most) of so many millions of words and trains on each for
-some steps, in a process of its own, validating as always; then the same at other vocabularies, latent
-sizes and batches, on the smallest corpus. Start-up is from the text file to the first step. Memory
-is the most that the process holds for itself while it trains and validates (RssAnon): pages of the
-memory-mapped corpus are the system's to drop.
+some steps, in a process of its own, validating as always; then the same at other vocabularies,
+latent sizes and batches, on the smallest corpus. Start-up is from the text file to the first step.
+Memory is the most that the process holds for itself while it trains and validates (RssAnon): pages
+of the memory-mapped corpus are the system's to drop.
 """
 
 import argparse
