@@ -1,6 +1,5 @@
 #!/bin/sh
-# Train on the embedded corpus, then look at what came of it. Four and a half
-# minutes on two cores, set-up included.
+# Train on the embedded corpus, then look at what came of it. About five minutes on two cores.
 set -eu
 BIN=${BIN:-.venv/bin}
 RUN=runs/demo

@@ -73,3 +73,13 @@ def test_unknown_recipe_and_bad_files_are_refused(tmp_path):
 def test_every_shipped_recipe_is_whole(name):
     assert config.compose(name).recipe == name
     assert {"about", "cite"} <= set(config.read_recipe(name))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["seed=-1", "seed=9007199254740993", "latent=-1", "training.max_minutes=0",
+     "training.validations=0", "training.threads=0"],
+)  # fmt: skip
+def test_a_number_that_means_nothing_is_refused_before_there_is_a_run(setting):
+    with pytest.raises(UserError, match=setting.partition("=")[0]):
+        config.compose(None, None, [setting])

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from faults import Disk, failing, watched
-from midsentence import TextVAE, UserError, assembly, fitted, pipeline
+from midsentence import TextVAE, UserError, assembly, fitted, pipeline, writing
 from midsentence.export import export
 from midsentence.learning import checkpoint, kinds
 from midsentence.text.corpus import Corpus, prepare
@@ -304,3 +304,13 @@ def test_records_cut_in_their_middle_are_no_obstacle(corpus, run, tmp_path):
     pipeline.write_report(folder)
     pipeline.train(corpus, folder, settings=[], resume=True)
     assert path.read_text() == whole
+
+
+def test_a_folder_that_was_moved_aside_is_not_lost(tmp_path):
+    """Killed between the two renames of an exchange."""
+    for name in (".prior.77.old.part", ".prior.77.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "held").write_text(name)
+    writing.clean(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["prior"]
+    assert (tmp_path / "prior" / "held").read_text() == ".prior.77.old.part"

@@ -228,3 +228,16 @@ def test_paths_end_where_they_should():
         latent.path("linear", a, b, 1)
     with pytest.raises(UserError, match="spherical"):
         latent.path("curved", a, b, 3)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_of_equally_likely_words_no_more_than_k_are_kept(k):
+    kept = truncate(torch.zeros(4, 500), Decoding(top_k=k))
+    assert ((kept > 0).sum(1) == k).all()
+
+
+@pytest.mark.parametrize("how", [{"temperature": 1e-40}, {"temperature": float("inf")},
+                                 {"max_length": 10**12}])  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused(how):
+    with pytest.raises(UserError, match=next(iter(how)).replace("_", "-")):
+        Decoding(**how)

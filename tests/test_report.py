@@ -321,3 +321,9 @@ def test_flat_and_single_points_have_a_frame():
         line = Line("a", "valid", np.arange(float(len(ys))), np.array(ys))
         chart = curves("a", "b", [line])
         assert chart is not None and chart.y.low < chart.y.high and chart.lines[0].path
+
+
+def test_ticks_are_never_rounded_to_one_another():
+    labels = ["0", "5.0e-5", "1.0e-4", "1.5e-4", "2.0e-4"]
+    assert tick_labels([0, 5e-5, 1e-4, 1.5e-4, 2e-4]) == labels
+    assert tick_labels([0, 1e-4, 2e-4]) == ["0", "1e-4", "2e-4"]

@@ -14,6 +14,7 @@ import typer
 from .errors import UserError
 from .launch import launch, started
 from .plain_json import dumps
+from .seeds import LARGEST
 
 if TYPE_CHECKING:
     from .bundle import TextVAE
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=(1 << 43) - 1, help="The same seed gives the same text.")
-]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="The same seed gives the same text.")]
 Label = Annotated[str | None, typer.Option(help="The label of the sentences, if it knows labels.")]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")]
 Sources = Annotated[

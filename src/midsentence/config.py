@@ -27,6 +27,7 @@ from .sections import (
     TokenizerSettings,
     TrainingSettings,
 )
+from .seeds import LARGEST
 
 AFTERWARDS = {
     ("prior", kind): f"fit it after training: midsentence fit-prior RUN --kind {kind}"
@@ -46,7 +47,7 @@ class Config(Section):
     """
 
     recipe: str = "default"
-    seed: Annotated[int, Field(ge=0, lt=1 << 43)] = 0  # a million times it is still a seed
+    seed: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     precision: str = "auto"
     latent: Annotated[int, Field(ge=0)] = 32
     corpus: CorpusSettings = CorpusSettings()

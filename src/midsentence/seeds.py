@@ -1,6 +1,7 @@
 """One seed, many independent streams of random numbers."""
 
-import numpy as np
+LARGEST = (1 << 43) - 1
+"""A seed that a person may give: a million times it (`measuring.survey`) is still a seed."""
 
 LABELS, WORDS = 1, 2
 """What is drawn for a sentence beside its z, which has the seed itself."""
@@ -12,5 +13,7 @@ def seed_of(*key: int) -> int:
     Two draws from generators of the same seed are the same numbers: a sentence whose words were
     chosen by those its z was made of would not be a draw from p(z) p(x|z).
     """
+    import numpy as np  # the command line, which reads the bound, starts without it
+
     whole = [number % (1 << 64) for number in key]
     return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0])

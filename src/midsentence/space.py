@@ -115,7 +115,7 @@ class Space:
         return self.all_at([place])[0] if isinstance(place, str) else place.to(self.cloud.mean)
 
     def all_at(self, lines: Sequence[str]) -> Float[Tensor, "N D"]:
-        return self.on(self.model.encode(lines, label=self.label).to(self.cloud.mean))
+        return self.model.encode(lines, label=self.label).to(self.cloud.mean)
 
     def own(self, text: str) -> Cloud:
         """A sentence's own posterior."""

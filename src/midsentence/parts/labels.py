@@ -12,12 +12,11 @@ class Moved(Distribution):
     """The law of loc + scale * u, u ~ base: one for each row of loc, (N, D)."""
 
     arg_constraints = {}  # noqa: RUF012
+    has_rsample = True
 
     def __init__(self, base: Distribution, loc: Float[Tensor, "N D"], scale: Float[Tensor, "N D"]):
         self.base, self.loc, self.scale = base, loc, scale
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
-
-    has_rsample = True
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """The gradient reaches loc and scale, and the base where it can be reparameterised."""

@@ -1,9 +1,12 @@
-"""Latents that come from a file: what a person may have put there."""
+"""Latents that come from a file, whatever a person put there; clusters of them."""
+
+import threading
 
 import numpy as np
 import pytest
+import torch
 
-from midsentence import UserError
+from midsentence import UserError, latent
 from midsentence.latent import read_latents
 
 
@@ -31,3 +34,22 @@ def test_an_array_that_is_no_array_is_refused(tmp_path):
             read_latents(str(path))
     np.save(path, np.array([1.0, 2.0]))
     assert read_latents(str(path)).tolist() == [[1, 2]]
+
+
+def test_clusters_leave_everybody_s_random_numbers_alone():
+    points = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    wanted = latent.kmeans(points, 9, seed=5)[0]
+    stop = threading.Event()
+
+    def disturb():
+        while not stop.is_set():
+            torch.manual_seed(1)
+            torch.rand(3)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        assert all(torch.equal(latent.kmeans(points, 9, seed=5)[0], wanted) for _ in range(20))
+    finally:
+        stop.set()
+        thread.join()
