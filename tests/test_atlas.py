@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ from midsentence.web.atlas import Atlas
 from midsentence.web.card import Card
 from midsentence.web.engine import Engine
 from midsentence.web.gate import LOOPBACK
+from midsentence.writing import claimed
 from served import started, until
 from test_cli import LINES, SMALL, call
 
-EXTRA = ["anna sees <b>bread</b>", "=cmd()"]
+EXTRA = ['anna sees <b>"bread"</b>', "=cmd()"]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,16 @@ def test_the_nll_of_the_map_is_a_bound_a_token(space):
     assert atlas.done == len(atlas)
 
 
+def test_one_sentence_is_a_map(space):
+    one = replace(
+        space.cloud, mean=space.cloud.mean[:1], variance=space.cloud.variance[:1],
+        draw=space.cloud.draw[:1], text=lambda rows: ["anna"] * len(rows),
+        label=None,
+    )  # fmt: skip
+    atlas = Atlas.of(Space(one, space.held, space.model))
+    assert np.isfinite(atlas.views["pca"].xy).all()
+
+
 def test_a_click_is_decoded(client, space, atlas):
     found = client.post("/v1/map/point", x=0.1, y=0.2, n=3, seed=5)[1]
     z = atlas.at(0.1, 0.2, "pca")
@@ -156,6 +168,8 @@ def test_exports_have_a_row_for_every_point(client, atlas):
         metadata = file.read("metadata.tsv").decode().splitlines()
     assert np.array(tensors, float).shape == tuple(atlas.mean.shape)
     assert len(metadata) == len(atlas) + 1
+    texts = [row.split("\t")[0] for row in metadata[1:]]
+    assert texts == atlas.lines  # its reader knows no quotes
 
 
 def atlas_csv(client):
@@ -200,13 +214,17 @@ def test_a_run_is_served_while_it_is_trained(run, tmp_path, monkeypatch):
     assert client.get("/v1/map")[0] == 404
     (folder / "metrics.jsonl").write_text('{"step": 1}\n', "utf-8")
     found = client.get("/v1/watch")[1]
-    assert found == {"records": [{"step": 1}], "next": 1, "running": True, "samples": []}
+    assert found == {"records": [{"step": 1}], "next": 1, "running": False, "samples": []}
+    with claimed(folder):  # as a training has it
+        assert client.get("/v1/watch")[1]["running"] is True
     shutil.copytree(run, folder, dirs_exist_ok=True)
     until(lambda: client.get("/v1/model")[1]["latent"] == 4)
     assert client.get("/v1/model")[1]["training"] is True
     assert client.get("/v1/map")[1]["count"] > 0
     assert len(client.get("/v1/watch")[1]["samples"]) == 8
     assert client.get("/v1/watch")[1]["running"] is False
+    with claimed(folder):  # gone on with, after it was measured
+        assert client.get("/v1/watch")[1]["running"] is True
     server.should_exit = True
     thread.join(10)
 

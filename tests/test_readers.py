@@ -7,13 +7,14 @@ import json
 import os
 import re
 import threading
+import time
 import tracemalloc
 from itertools import count, islice
 
 import pytest
 
 from midsentence.errors import UserError
-from midsentence.text import builtin
+from midsentence.text import builtin, sources
 from midsentence.text.readers import Line, read
 from midsentence.text.splitting import split
 
@@ -219,6 +220,24 @@ def test_a_pipe_is_read_as_it_comes(tmp_path):
     assert [line.text for line in lines] == ["second"]
     writer.join()
     assert in_time == [True]
+
+
+def test_a_pipe_may_take_its_time_once_it_is_open(tmp_path, monkeypatch):
+    """As `<(sort huge.txt)` does."""
+    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write():
+        with path.open("w") as pipe:
+            time.sleep(0.6)
+            pipe.write("first\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert texts(str(path)) == ["first"]
+    writer.join()
+    refused(str(path), "a pipe that nothing is written to")
 
 
 def test_split_is_by_group_and_text_and_the_seed():

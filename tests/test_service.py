@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from midsentence import TextVAE
+from midsentence import TextVAE, cli_web, directions
 from midsentence.space import Space
 from midsentence.web import server as serving
 from midsentence.web import service
@@ -315,6 +316,32 @@ def test_what_takes_too_long_is_ended(serve):
     client = serve(seconds=0.0)
     assert client.post("/v1/sample", n=64)[0] == 503
     assert client.get("/v1/model")[0] == 200
+
+
+def test_a_stale_direction_is_left_out_of_the_service(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for name, weights in (("old", "0" * 64), ("way", None)):
+        found = directions.Direction(torch.ones(4), torch.ones(4), 0.0)
+        directions.write(folder, name, found, weights=weights)
+    served = []
+    monkeypatch.setattr(serving, "run", lambda *words: served.append(words))
+    made = service.create
+    monkeypatch.setattr(
+        service, "create", lambda *words, **how: (served.append(how["found"]), made(*words, **how))
+    )
+    cli_web.serve(folder, port=0)
+    assert set(served[0]) == {"way"}
+    assert "no direction old: " in capsys.readouterr().err
+
+
+def test_an_answer_of_many_parts_has_one_time_limit(serve, monkeypatch):
+    """Scores are found sentence by sentence; each in time, together too late."""
+    score = TextVAE.score
+    slow = lambda *words, **how: (time.sleep(0.1), score(*words, **how))[1]  # noqa: E731
+    monkeypatch.setattr(TextVAE, "score", slow)
+    client = serve(seconds=0.5)
+    assert client.post("/v1/score", texts=LINES[:1], samples=1)[0] == 200
+    assert client.post("/v1/score", texts=LINES[:1] * 9, samples=1)[0] == 503
 
 
 def test_requests_of_many_clients_are_one_batch_and_each_gets_its_own(model):

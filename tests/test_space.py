@@ -3,15 +3,26 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from midsentence import TextVAE, UserError, cloud, directions, kept, latent
+from midsentence import (
+    TextVAE,
+    UserError,
+    cloud,
+    directions,
+    evaluation,
+    fitted,
+    kept,
+    latent,
+)
 from midsentence.cloud import Cloud
 from midsentence.latent import Aggregate
 from midsentence.measuring.survey import InMemory, posterior_means
+from midsentence.opening import digest
 from midsentence.space import FAR, Space
 from test_cli import LINES, SMALL, call
 from tiny import language_model, lines, tiny
@@ -263,6 +274,36 @@ def test_labels_choose_sentences():
         plane().labelled("good")
 
 
+def test_a_sentence_that_is_there_many_times_counts_once():
+    """Held out, it would be told apart by having been seen."""
+    points, label = gaussian(40), torch.tensor([0, 1] * 20)
+    cloud = cloud_of(points, label=label, names=["good", "bad"])
+    often = replace(cloud, text=lambda rows: [str(r // 8) for r in rows])
+    space = Space(often, cloud)
+    assert torch.equal(space.labelled("bad"), points[1::8])
+    asked = []
+
+    class Reader(Echo):
+        def encode(self, lines, *, label=None):
+            asked.append(lines)
+            return gaussian(len(lines), seed=len(asked))
+
+    space = Space(cloud, cloud, Reader())
+    found = space.direction(["a", "b", "a"], ["c", "d", "c", "c", "e"])
+    assert asked == [["a", "b"], ["c", "d", "e"]]
+    assert (found.about["from"], found.about["to"]) == (2, 3)
+    with pytest.raises(UserError, match="at least two different"):
+        space.direction(["a", "a"], ["b", "c"])
+
+
+@pytest.mark.parametrize("method", ["gradient", "ode"])
+def test_one_training_sentence_is_a_space(method):
+    space = plane(gaussian(1))
+    way = directions.Direction(torch.ones(2), torch.ones(2), 0.0)
+    space._model.encode = lambda lines, *, label=None: gaussian(len(lines))
+    assert "nan" not in space.toward("a", [(way, True)], method=method).text
+
+
 @pytest.mark.parametrize("method", ["gradient", "ode"])
 def test_toward_moves_every_classification(method):
     first = directions.Direction(torch.eye(2)[0], torch.tensor([4.0, 0.0]), 0.0)
@@ -488,6 +529,30 @@ def test_where_the_sentences_lie_is_kept_and_found_afresh_when_stale(home):
         assert few.cloud.names[y] == ("first" if text[0] in "abc" else "last")
     again = few.model.encode(few.cloud.text(range(10)))
     assert np.allclose(again, few.cloud.mean.cpu(), atol=1e-5)
+
+
+def test_what_is_kept_is_of_the_weights_it_was_made_with(home, tmp_path):
+    """The run may be trained on after it was opened."""
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    model = TextVAE.from_pretrained(run)
+    assert model.weights == digest(run / "model.safetensors")
+    trained = TextVAE.from_pretrained(run)
+    with torch.no_grad():
+        trained.vae.posterior.project.bias.add_(1.0)
+    trained.save_pretrained(run)
+    before = Space.open(run, model=model)  # kept by nobody before
+    after = Space.open(run)
+    assert not torch.allclose(after.cloud.mean, before.cloud.mean)
+    directions.write(run, "way", directions.Direction(torch.ones(4), torch.ones(4), 0.0),
+                     weights=model.weights)  # fmt: skip
+    with pytest.raises(UserError, match="other weights"):
+        directions.read(run, "way")
+    prior = fitted.FittedPrior({"kind": "aggregate"}, torch.nn.Linear(1, 1))
+    fitted.write(run, prior, weights=model.weights)
+    with pytest.raises(UserError, match="other weights"):
+        TextVAE.from_pretrained(run)
+    assert not evaluation.keep_evaluation(run, "test", {"nll": 1.0}, model.weights)
+    assert "test" not in evaluation.evaluations(run)
 
 
 def test_a_language_model_has_no_space(home):

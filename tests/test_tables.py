@@ -52,6 +52,23 @@ def test_a_run_without_test_sentences_says_so(home, monkeypatch):
     assert call("evaluate", "run", "valid", "--samples", 2).exit_code == 0
 
 
+def test_a_file_is_read_as_the_corpus_was(home, tmp_path):
+    """Lines of more tokens than it was trained on are left out, as they were then."""
+    lines = [*TEXT[:5], " ".join(["anna"] * 300)]
+    (tmp_path / "more.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "few.txt").write_text("\n".join(lines[:5]) + "\n")
+    (tmp_path / "long.txt").write_text(lines[5] + "\n")
+    model = TextVAE.from_pretrained(home / "run")
+    found, few = (evaluation.evaluate_file(model, str(tmp_path / f"{name}.txt"), 4)
+                  for name in ("more", "few"))  # fmt: skip
+    assert found["left_out"] == 1
+    assert found["nll"] == few["nll"]
+    told = call("evaluate", home / "run", tmp_path / "more.txt", "--samples", 2, "--json")
+    assert "1 lines longer than the 256 tokens" in told.stderr
+    with pytest.raises(UserError, match=r"every line .* is over corpus\.max_tokens"):
+        evaluation.evaluate_file(model, str(tmp_path / "long.txt"), 4)
+
+
 def test_all_tables_of_a_part_are_compared(home, tmp_path):
     out = shutil.copytree(home / "run", tmp_path / "run")
     evaluation.keep_evaluation(out, "test, mog prior", {"nll": 1.0})

@@ -97,6 +97,8 @@ def test_characters_are_exact_where_known():
     assert tokenizer.vocab_size == 4 + len(set("ab  c\tü漢<s>"))
     assert tokenizer.decode(tokenizer.encode(["漢  b<s>\t"])) == ["漢  b<s>\t"]
     assert tokenizer.encode(["aZ"])[0][1] == UNK
+    assert tokenizer.decode(tokenizer.encode(["aZ"])) == ["a\ufffd"]  # one character for one
+    assert tokenizer.encode(["a\ufffd"]) == tokenizer.encode(["aZ"])
 
 
 def test_words_come_back_up_to_whitespace():

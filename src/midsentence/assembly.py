@@ -114,15 +114,16 @@ def save(folder: Path, config: Config, tokenizer: Tokenizer, vae: VAE) -> None:
     )
 
 
-def read(folder: Path) -> tuple[Config, Tokenizer, VAE]:
-    """What `save` wrote; every file is checked against its SHA-256. Raises UserError."""
+def read(folder: Path) -> tuple[Config, Tokenizer, VAE, str]:
+    """What `save` wrote, and the SHA-256 of the weights; every file is checked against its own.
+    Raises UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; `midsentence train` makes one")
-    verify(folder, FILES)
+    digests = verify(folder, FILES)
     settings, words, weights = (folder / name for name in FILES)
     config = configuration.load(settings)
     tokenizer = Tokenizer.load(words)
     vae = build(
         lambda: assemble(config, tokenizer.vocab_size), config.model_dump(include=SHAPING), weights
     )
-    return config, tokenizer, vae
+    return config, tokenizer, vae, digests[weights.name]

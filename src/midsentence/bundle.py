@@ -47,14 +47,20 @@ class TextVAE:
 
     The model is `vae` (a `torch.nn.Module`), its words are `tokenizer`, its settings `config`.
     With a `fitted` prior that one is `vae.prior`, in place of the prior trained with the model.
+    `weights` is the SHA-256 of those it was opened with: the file may be another's by now.
     Methods that write text take the keywords of `generate.Decoding`.
     """
 
     def __init__(
-        self, config: Config, tokenizer: Tokenizer, vae: VAE, fitted: FittedPrior | None = None
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        vae: VAE,
+        fitted: FittedPrior | None = None,
+        weights: str | None = None,
     ):
         self.config, self.tokenizer, self.vae = config, tokenizer, vae.eval()
-        self.fitted, self._trained_prior = fitted, vae.prior
+        self.fitted, self._trained_prior, self.weights = fitted, vae.prior, weights
         if fitted is not None:
             vae.prior = fitted.part
 
@@ -69,12 +75,12 @@ class TextVAE:
         """
         if prior not in ("fitted", "own"):
             raise UserError(f"prior {prior!r} is not one of fitted, own")
-        config, tokenizer, vae = assembly.read(Path(folder))
+        config, tokenizer, vae, weights = assembly.read(Path(folder))
         vae = vae.to(assembly.pick_device(device or "auto"))
-        fitted = read_prior(Path(folder), vae.latent) if prior == "fitted" else None
+        fitted = read_prior(Path(folder), vae.latent, weights) if prior == "fitted" else None
         if fitted is not None:
             fitted.part.to(vae.device)
-        return cls(config, tokenizer, vae, fitted)
+        return cls(config, tokenizer, vae, fitted, weights)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.toml, tokenizer.json, model.safetensors and manifest.json.

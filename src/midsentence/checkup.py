@@ -24,7 +24,7 @@ def doctor(
     held = [pick(store, sentences, seed) for store in (data.valid, data.train)]
     found, tree = examine(model.vae, *held, seed=seed), model.config.model_dump()
     diagnosis = diagnose(found, tree)
-    here = run if run.name else run.resolve()  # "." has no name to change
+    here = run if run.name not in ("", "..") else run.resolve()  # "." has no name to change
     places = (here.with_name(f"{run.resolve().name}-{n}") for n in count(2))
     out = next(place for place in places if not place.exists())
     return found, diagnosis, commands(diagnosis, tree, str(run), str(out), model.fitted is not None)

@@ -14,6 +14,7 @@ from .cli_options import Devices, Json, OnBad, Sources, fail, fail_once, hang_up
 from .cli_writing import decode, encode, interpolate, reconstruct, sample, score
 from .errors import UserError
 from .launch import started
+from .seeds import LARGEST
 
 # typer carries a copy of click and exports only these of its errors; the first is a usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -60,7 +61,9 @@ def train(
     set_: Annotated[list[str], typer.Option("--set", help="A setting, a.b=c.")] = [],  # noqa: B006
     text_field: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     label_field: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes weights, order, split.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST, help="Fixes weights, order, split.")
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Minutes at most.")] = None,
     on_bad: OnBad = None,

@@ -44,7 +44,7 @@ def direction(
     found = space.direction(
         side(space, from_, from_label, "from"), side(space, to, to_label, "to"), method
     )
-    folder = directions.write(run, name, found, replace=force)
+    folder = directions.write(run, name, found, replace=force, weights=space.model.weights)
     about = found.about
     if as_json:
         say(dumps({"name": name, **about, "length": float(found.vector.norm())}))

@@ -1,5 +1,6 @@
 """The commands that measure: evaluate, fit-prior, compare, doctor, report."""
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from .cli_options import (
 )
 from .errors import UserError
 from .plain_json import dumps
+from .seeds import LARGEST
 
 
 def evaluate(
@@ -81,9 +83,16 @@ def evaluate(
         store = getattr(corpus(), source)
         with console.counting("evaluating", len(store)) as progress:
             found = evaluation.evaluate_store(model, store, samples, progress=progress, **how)
-        evaluation.keep_evaluation(run, name, found)
+        if not evaluation.keep_evaluation(run, name, found, model.weights):
+            print(f"{run} was trained on meanwhile: this is of its model before", file=sys.stderr)
     else:
         found = evaluation.evaluate_file(model, source, samples, **how)
+        if found["left_out"]:
+            print(
+                f"{found['left_out']:,.0f} lines longer than the "
+                f"{model.config.corpus.max_tokens} tokens it was trained on were left out",
+                file=sys.stderr,
+            )
     second: dict[str, float] = {}
     if quality:
         from .appraisal import appraise
@@ -101,7 +110,9 @@ def fit_prior(
     run: Run,
     kind: Annotated[str, typer.Option(help="mog, flow, diffusion or aggregate.")] = "mog",
     set_: Annotated[list[str], typer.Option("--set", help="A setting of the prior, a=b.")] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="The same seed gives the same prior.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="The same seed gives the same prior.")
+    ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 3000,
     force: Annotated[bool, typer.Option("--force", help="Replace a fitted prior.")] = False,
     as_json: Json = False,

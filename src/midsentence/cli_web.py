@@ -114,7 +114,12 @@ def _start(
         model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
         print(f"{run}: finding where its sentences lie ...", file=sys.stderr)
         space = _space(run, model, sentences)
-        found = {name: directions.read(run, name) for name in directions.names(run)}
+        found = {}
+        for name in directions.names(run):
+            try:
+                found[name] = directions.read(run, name)
+            except UserError as error:  # all else can be done without it
+                print(f"no direction {name}: {error}", file=sys.stderr)
         more: Any = None
         if explorer:
             from .web import explorer as page

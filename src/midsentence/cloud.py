@@ -111,12 +111,12 @@ def of_run(
     about = {"sentences": most, "seed": seed, "of": len(store), "tokens": len(store.tokens)}
     found: dict[str, Tensor] = {}
     with suppress(UserError):  # what is stale or damaged is found afresh
-        held, said = kept.read(run, f"{FOLDER}/{part}")
+        held, said = kept.read(run, f"{FOLDER}/{part}", weights=model.weights)
         found = held if said == about else {}
     if not found:
         found = located(model.vae, chosen, seed)
         with suppress(OSError):  # a run that can't be written to can still be read
-            kept.write(run, f"{FOLDER}/{part}", found, about)
+            kept.write(run, f"{FOLDER}/{part}", found, about, model.weights)
     rows = chosen.rows
     label = None if chosen.labels is None else torch.from_numpy(chosen.labels.astype(np.int64))
     mean, variance, drawn = (found[n].to(model.vae.device) for n in ("mean", "variance", "draw"))

@@ -78,8 +78,9 @@ def fit(
 ) -> Direction:
     """The direction from a to b, with its balanced accuracy on a fifth that was held out.
 
-    Raises UserError for an unknown method or fewer than two sentences on a side. With fewer than
-    five on a side there is nothing to hold out, and the accuracy is nan.
+    The sentences of a side have to be different ones, or what is held out was seen. Raises
+    UserError for an unknown method or fewer than two sentences on a side. With fewer than five on a
+    side there is nothing to hold out, and the accuracy is nan.
     """
     if method not in METHODS:
         raise UserError(f"method {method!r} is not one of {', '.join(METHODS)}")
@@ -112,15 +113,23 @@ def vacant(run: Path, name: str, replace: bool) -> None:
         raise UserError(f"{run / place(name)} exists: choose another name, or add --force")
 
 
-def write(run: Path, name: str, direction: Direction, *, replace: bool = False) -> Path:
-    """Save with the run, whole or not at all."""
+def write(
+    run: Path,
+    name: str,
+    direction: Direction,
+    *,
+    replace: bool = False,
+    weights: str | None = None,
+) -> Path:
+    """Save with the run, whole or not at all. weights: of the model it was found in, by default the
+    run's (`kept.write`)."""
     vacant(run, name, replace)
     tensors = {
         "vector": direction.vector,
         "weight": direction.weight,
         "bias": torch.tensor([direction.bias], dtype=torch.float64),
     }
-    return kept.write(run, place(name), tensors, direction.about)
+    return kept.write(run, place(name), tensors, direction.about, weights)
 
 
 def read(run: Path, name: str) -> Direction:

@@ -46,7 +46,8 @@ def evaluate_file(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
-    """The same for the lines of a file, read as the training corpus was.
+    """The same for the lines of a file, read as the training corpus was; `left_out` counts those of
+    more tokens than it was trained on (`corpus.max_tokens`).
 
     Of several processes only the first has a standard input, and tells the others what it is.
     """
@@ -63,13 +64,18 @@ def evaluate_file(
         return list(found)
 
     held = processes.from_first(find) if source == "-" else find()
-    lines = [line.text for line in held]
-    labels = [line.label for line in held] if model.labels else None
+    lengths = model.ids([line.text for line in held]).lengths
+    short = [line for line, n in zip(held, lengths, strict=True) if n <= asked.max_tokens]
+    if not short:
+        raise UserError(f"every line of {source} is over corpus.max_tokens = {asked.max_tokens}")
+    lines = [line.text for line in short]
+    labels = [line.label for line in short] if model.labels else None
     sentences: Sentences = model.ids(lines, labels)
     sizes = np.array([len(line.encode()) for line in lines])
-    return evaluate(
+    found = evaluate(
         model.vae, sentences, sizes, samples, proposal=proposal, seed=seed, progress=progress
     )
+    return found | {"left_out": len(held) - len(short)}
 
 
 def proposal_for(
@@ -89,9 +95,15 @@ def proposal_for(
     return made
 
 
-def keep_evaluation(run: Path, name: str, table: dict[str, float]) -> None:
-    """Put a table into ``evaluation.json`` of the run, for `compare` and the report."""
+def keep_evaluation(
+    run: Path, name: str, table: dict[str, float], weights: str | None = None
+) -> bool:
+    """Put a table into ``evaluation.json`` of the run, for `compare` and the report. One of other
+    `weights` than the run's, which was trained on meanwhile, is not kept, and False."""
+    if weights not in (None, digest(run / "model.safetensors")):
+        return False
     write_evaluations(run, evaluations(run) | {name: table})
+    return True
 
 
 def write_evaluations(run: Path, tables: dict[str, dict[str, float]]) -> None:
@@ -125,3 +137,8 @@ def evaluations(run: Path) -> dict[str, dict[str, float]]:
 def under(model: TextVAE, part: str) -> str:
     """What a table of `part` is called: one under a fitted prior never replaces the model's own."""
     return part if model.fitted is None else f"{part}, {model.fitted.kind} prior"
+
+
+def own_prior(name: str) -> bool:
+    """Whether the table of this name is under the prior the model was trained with."""
+    return " prior" not in name

@@ -14,7 +14,7 @@ from . import __version__, assembly
 from .bundle import LONGEST, TextVAE
 from .config import Config
 from .errors import UserError
-from .evaluation import evaluations
+from .evaluation import evaluations, own_prior
 from .learning.records import read as read_records
 from .pipeline import describe
 from .report import FIGURES, OF_THE_LATENT, Verdict, flat, number, verdict
@@ -118,7 +118,7 @@ def card(run: Path, name: str, model: TextVAE, onnx: bool) -> str:
     """``README.md``. name: of the published folder, which the example opens. Raises UserError."""
     seed, tables = model.config.seed, evaluations(run)
     source = str(model.config.corpus.source or "not known")
-    own = {part: table for part, table in tables.items() if " prior" not in part}
+    own = {part: table for part, table in tables.items() if own_prior(part)}
     known = {key for table in tables.values() for key in table}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("midsentence", "."),

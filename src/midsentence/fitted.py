@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from . import kept, weights
+from . import kept
 from .config import part
 from .errors import UserError
 from .learning.kinds import PARTS, build
+from .weights import build as rebuilt
 
 FOLDER = "prior"
 
@@ -33,21 +34,26 @@ def vacant(run: Path, replace: bool) -> None:
         raise UserError(f"{run / FOLDER} holds a fitted prior: add --force to replace it")
 
 
-def write(run: Path, fitted: FittedPrior, *, replace: bool = False) -> Path:
-    """Write ``run/prior``, whole or not at all. Raises UserError where one is in the way."""
+def write(
+    run: Path, fitted: FittedPrior, *, replace: bool = False, weights: str | None = None
+) -> Path:
+    """Write ``run/prior``, whole or not at all. Raises UserError where one is in the way.
+
+    weights: of the model it was fitted to, by default the run's (`kept.write`).
+    """
     vacant(run, replace)
-    return kept.write(run, FOLDER, fitted.part.state_dict(), {"prior": fitted.settings})
+    return kept.write(run, FOLDER, fitted.part.state_dict(), {"prior": fitted.settings}, weights)
 
 
-def read(run: Path, latent: int) -> FittedPrior | None:
+def read(run: Path, latent: int, weights: str | None = None) -> FittedPrior | None:
     """The fitted prior of a run, if there is one. Raises UserError where it is damaged or stale."""
     if not (run / FOLDER).exists():
         return None
     again = f"fit it again (midsentence fit-prior {run} --kind KIND --force), or use --own-prior"
-    about = kept.about(run, FOLDER, again)
+    about = kept.about(run, FOLDER, again, weights)
     held = about.get("prior", {})
     settings = part("prior", PARTS, held if isinstance(held, dict) else {}, [])
-    made = weights.build(
+    made = rebuilt(
         lambda: build(settings, latent),
         {"latent": latent, **settings},
         run / FOLDER / kept.TENSORS,

@@ -13,15 +13,24 @@ from .opening import digest, parse_toml, read_text, verify
 from .weights import load_tensors
 from .writing import whole_folder
 
+WEIGHTS = "model.safetensors"
 FILES = TENSORS, ABOUT = "tensors.safetensors", "about.toml"
 
 
-def write(run: Path, folder: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
+def write(
+    run: Path,
+    folder: str,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    weights: str | None = None,
+) -> Path:
     """Write ``run/folder``, whole or not at all, in place of what is there.
 
-    It is bound to the model by the SHA-256 of its weights: beside others it means nothing.
+    It is bound to the model by the SHA-256 of its weights: beside others it means nothing. weights:
+    that of the model it was made with, for a run that is still trained has others by now; by
+    default that of the run's.
     """
-    content = {"model": digest(run / "model.safetensors"), **about}
+    content = {"model": weights or digest(run / WEIGHTS), **about}
     with whole_folder(run / folder, FILES) as temporary:
         (temporary / ABOUT).write_text(tomli_w.dumps(content), "utf-8")
         save_tensors(tensors, temporary / TENSORS)
@@ -29,21 +38,21 @@ def write(run: Path, folder: str, tensors: Mapping[str, Tensor], about: Mapping[
 
 
 def read(
-    run: Path, folder: str, again: str = "make it again"
+    run: Path, folder: str, again: str = "make it again", weights: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, what is said of them). Raises UserError where damaged, or of another model.
 
-    again: what to do then.
+    again: what to do then. weights: as for `write`.
     """
-    said = about(run, folder, again)
+    said = about(run, folder, again, weights)
     return load_tensors(run / folder / TENSORS), said
 
 
-def about(run: Path, folder: str, again: str) -> dict[str, Any]:
+def about(run: Path, folder: str, again: str, weights: str | None = None) -> dict[str, Any]:
     """What is said of the tensors, all checked. Raises UserError."""
     target = run / folder
     verify(target, FILES)
     said = parse_toml(read_text(target / ABOUT), f"{target}/{ABOUT}")
-    if said.pop("model", None) != digest(run / "model.safetensors"):
+    if said.pop("model", None) != (weights or digest(run / WEIGHTS)):
         raise UserError(f"{target} was made with other weights than the model's: {again}")
     return said

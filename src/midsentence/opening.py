@@ -96,8 +96,9 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not valid TOML: {error}") from None
 
 
-def verify(folder: Path, names: Collection[str], *, mixed: bool = False) -> None:
-    """Check that a folder's manifest is of just these files, and they are what it says.
+def verify(folder: Path, names: Collection[str], *, mixed: bool = False) -> dict[str, str]:
+    """Check that a folder's manifest is of just these files, and they are what it says: their
+    digests.
 
     mixed: some may be those before and some the new ones, as a process that was killed while it
     replaced them leaves them (`writing.replace_files`); what was not there before need not be.
@@ -129,6 +130,7 @@ def verify(folder: Path, names: Collection[str], *, mixed: bool = False) -> None
         odd = [name for name in odd if found[name] != before.get(name)]
     if odd and found != before:
         raise UserError(f"{folder / odd[0]} is damaged (SHA-256 differs); copy it afresh")
+    return found
 
 
 def verify_early(folder: Path, names: Collection[str], *, mixed: bool = False) -> None:

@@ -45,7 +45,7 @@ def fit_prior(
         seed=seed, steps=steps, progress=progress,
     )  # fmt: skip
     made = fitted.FittedPrior(chosen, part)
-    fitted.write(run, made, replace=force)
+    fitted.write(run, made, replace=force, weights=model.weights)
     tables = evaluations(run)
     stale = f", {made.kind} prior"  # tables under the prior that is no more
     if any(stale in name for name in tables):

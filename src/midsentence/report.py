@@ -19,6 +19,7 @@ import jinja2
 import numpy as np
 
 from .charts import Chart, Line, curves, ranked_bars, smoothed
+from .evaluation import own_prior
 from .measuring.diagnosis import COLLAPSED, Diagnosis, carrying, least
 from .writing import write_whole
 
@@ -183,7 +184,7 @@ class Report:
         fitted prior, as long as there is one of the model's own.
         """
         by_size = lambda name: (  # noqa: E731
-            name == "test", " prior" not in name, self.table[name].get("sentences", 0)
+            name == "test", own_prior(name), self.table[name].get("sentences", 0)
         )  # fmt: skip
         name = max(self.table, key=by_size, default="")
         last = self.valid[-1] if self.valid else {}

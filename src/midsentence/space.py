@@ -212,7 +212,10 @@ class Space:
         **decoding: Any,
     ) -> Written:
         """Toward several attributes at once: `directions.toward`, by ``gradient`` or ``ode``."""
-        z, scale = self.at(text), (self.cloud.mean.var(0) + self.cloud.variance.mean(0)).sqrt()
+        z, scale = (
+            self.at(text),
+            (self.cloud.mean.var(0, correction=0) + self.cloud.variance.mean(0)).sqrt(),
+        )
         found = directions.toward(z, wanted, scale, method=method, near=near)
         return self.written(found[None], **decoding)[0]
 
@@ -268,12 +271,14 @@ class Space:
         ]
 
     def labelled(self, name: str) -> Float[Tensor, "N D"]:
-        """Means of the training sentences of a label. Raises UserError for one there is not."""
+        """Means of a label's training sentences, of each once however often it is there. Raises
+        UserError for a label there is not."""
         if name not in self.cloud.names or self.cloud.label is None:
             known = ", ".join(self.cloud.names) or "none: it was trained without --label-field"
             raise UserError(f"there is no label {name!r} in this run's corpus. There are: {known}")
-        chosen = self.cloud.label == list(self.cloud.names).index(name)
-        return self.cloud.mean[chosen.to(self.cloud.mean.device)]
+        rows = (self.cloud.label == list(self.cloud.names).index(name)).nonzero()[:, 0].tolist()
+        first = dict(zip(reversed(self.cloud.text(rows)), reversed(rows), strict=True))
+        return self.cloud.mean[sorted(first.values())]
 
     def direction(
         self,
@@ -281,8 +286,11 @@ class Space:
         b: Sequence[str] | Float[Tensor, "M D"],
         method: str = "probe",
     ) -> Direction:
-        """From sentences like a to sentences like b: `directions.fit`."""
-        sides = [side if isinstance(side, Tensor) else self.all_at(side) for side in (a, b)]
+        """From sentences like a to sentences like b: `directions.fit`. A line counts once."""
+        sides = [
+            side if isinstance(side, Tensor) else self.all_at(list(dict.fromkeys(side)))
+            for side in (a, b)
+        ]
         return directions.fit(sides[0], sides[1], method)
 
     def outliers(

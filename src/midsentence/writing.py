@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -73,13 +74,19 @@ def claimed(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise UserError(
-            f"another process is training into {folder}: wait for it, or choose another --out"
-        ) from None
+    # Who only looks (`busy`) has it for a moment.
+    for last in (False, True):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if last:
+                os.close(handle)
+                raise UserError(
+                    f"another process is training into {folder}: wait for it, or choose another "
+                    "--out"
+                ) from None
+            time.sleep(0.1)
     try:
         yield
     finally:
@@ -87,6 +94,18 @@ def claimed(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             for path in made:
                 path.rmdir()
+
+
+def busy(folder: Path) -> bool:
+    """Whether a process has claimed the folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def write_manifest(folder: Path, names: Sequence[str]) -> None:

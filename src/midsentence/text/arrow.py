@@ -32,7 +32,7 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
         if text is None:
             raise UserError(
                 f"{source} has the columns {', '.join(schema.names)[:200]}: say which one is the "
-                "sentence, --text-field"
+                "sentence, where there is --text-field, or give a file of lines"
             )
         for batch in batches:
             texts = batch.column(text).to_pylist()

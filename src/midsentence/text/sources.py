@@ -3,12 +3,12 @@
 import difflib
 import gzip
 import os
-import select
 import stat
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from io import BufferedIOBase
 from pathlib import Path
+from threading import Thread
 from typing import cast
 
 from ..errors import UserError
@@ -44,15 +44,18 @@ def opened(source: str) -> AbstractContextManager[BufferedIOBase]:
 
 
 def _pipe(path: Path) -> BufferedIOBase:
-    """A pipe with a name, once there is something in it."""
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    waiting = select.poll()
-    waiting.register(number, select.POLLIN)
-    if not waiting.poll(PATIENCE * 1000):
-        os.close(number)
+    """A pipe with a name, once somebody writes to it, who may take their time over it."""
+    found: list[int] = []
+    waiting = Thread(target=lambda: found.append(os.open(path, os.O_RDONLY)), daemon=True)
+    waiting.start()
+    waiting.join(PATIENCE)
+    if not found:
+        with suppress(OSError):  # a writer of ours, so that the thread does not wait for ever
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            waiting.join()
+            os.close(found[0])
         raise UserError(f"{path} is a pipe that nothing is written to: give a file, or write to it")
-    os.set_blocking(number, True)
-    return os.fdopen(number, "rb")
+    return os.fdopen(found[0], "rb")
 
 
 class _Unpacked(gzip.GzipFile):

@@ -54,7 +54,9 @@ def _record(line: str, text: str, label: str | None) -> tuple[str, str | None]:
         raise ValueError(f"not a JSON object: write {{{text!r}: ...}}")
     keys = ", ".join(map(repr, record))[:200] or "nothing"
     if not isinstance(found := record.get(text), str):
-        raise ValueError(f"no text under {text!r} but {keys}: give --text-field")
+        raise ValueError(
+            f"no text under {text!r} but {keys}: give --text-field, where there is one"
+        )
     if label is not None and label not in record:
         raise ValueError(f"no label {label!r} but {keys}: give --label-field")
     mark = record[label] if label is not None else None
@@ -123,7 +125,7 @@ def _layout(
         shown = ", ".join(cell[:20] for cell in first[:8])
         raise UserError(
             f"{name}:{number}: {len(first)} columns ({shown}): say which one is the sentence, "
-            "--text-field with a name or a number from 0"
+            "where there is --text-field (a name, or a number from 0), or give a file of lines"
         )
     fields = [text] if label is None else [text, label]
     has_header = not all(field.isascii() and field.isdigit() for field in fields)

@@ -18,6 +18,7 @@ from .choosing import choose
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 FORMAT = 1
 KINDS = ("word", "char", "bpe", "unigram")
 
@@ -43,7 +44,7 @@ class Tokenizer:
 
     - ``word``: whitespace-separated words, the most frequent `vocab_size`, others ``<unk>`` (as is
       a literal ``<unk>`` in the text). Decoding gives the line up to whitespace.
-    - ``char``: Unicode characters. Exact for characters seen in training.
+    - ``char``: Unicode characters. Exact for characters seen in training; others are U+FFFD.
     - ``bpe``: byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019). Exact.
     - ``unigram``: unigram language model over bytes (Kudo 2018). Exact.
 
@@ -125,8 +126,11 @@ class Tokenizer:
         """The lines again; <pad>, <s> and </s> are skipped."""
         kept = [[int(i) for i in line if i >= UNK] for line in ids]
         if self.kind in ("word", "char"):
-            glue = " " if self.kind == "word" else ""
-            return [glue.join(self._pieces[i] for i in line) for line in kept]
+            # Read again it has to be one token again, which the five characters of <unk> are not.
+            glue, unknown = (" ", SPECIALS[UNK]) if self.kind == "word" else ("", UNKNOWN)
+            return [
+                glue.join(unknown if i == UNK else self._pieces[i] for i in line) for line in kept
+            ]
         return [str(self._inner.decode(line, skip_special_tokens=False)) for line in kept]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:

@@ -72,7 +72,7 @@ class Atlas:
     def plane(self) -> tuple[Float[Tensor, "D"], Float[Tensor, "D 2"]]:
         """Centre and the two axes along which the training sentences vary most (PCA)."""
         centre = self.space.cloud.mean.mean(0)
-        spread = torch.linalg.eigh((self.space.cloud.mean - centre).T.cov())
+        spread = torch.linalg.eigh((self.space.cloud.mean - centre).T.cov(correction=0))
         axes = spread.eigenvectors[:, -2:].flip(1)
         if axes.shape[1] < 2:
             axes = torch.cat([axes, torch.zeros_like(axes)], 1)

@@ -7,10 +7,12 @@ with all that is like it; so nobody waits for a batch to fill, and batches grow 
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
+from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,10 @@ from ..space import Space
 
 MOST = 1024
 """Rows of one batch: of sentences read or latents written."""
+
+
+DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
+"""When the answer that is being made has to be there, by the monotonic clock."""
 
 
 class Late(Exception):
@@ -53,7 +59,9 @@ class Job:
 
 
 class Engine:
-    """The thread, and the queue before it. watch: called with the rows of each batch done."""
+    """The thread, and the queue before it. seconds: that a client waits for an answer at most, or,
+    where none has begun (`begin`), for each thing that is asked for. watch: called with the rows of
+    each batch done."""
 
     def __init__(self, *, seconds: float = 30.0, watch: Callable[[int], None] = lambda rows: None):
         self.seconds, self.watch = seconds, watch
@@ -74,11 +82,16 @@ class Engine:
                 raise Stopped
             self.waiting.append(job)
             self.changed.notify()
+        end = DEADLINE.get()
         try:
-            return job.done.result(self.seconds)
+            return job.done.result(self.seconds if end is None else end - time.monotonic())
         except TooLate:
             job.done.cancel()  # has no effect once it is begun
             raise Late from None
+
+    async def begin(self) -> None:
+        """From here on this context has `seconds` for all it asks for: a dependency of routes."""
+        DEADLINE.set(time.monotonic() + self.seconds)
 
     def call(self, work: Callable[[], Any]) -> Any:
         """`work`, alone in the model's thread. Raises Late, Stopped."""
@@ -145,6 +158,7 @@ class SharedVAE(TextVAE):
     def __init__(self, model: TextVAE, engine: Engine):
         self.config, self.tokenizer, self.vae = model.config, model.tokenizer, model.vae
         self.fitted, self._trained_prior = model.fitted, model._trained_prior
+        self.weights = model.weights
         self.engine = engine
 
     def draw(

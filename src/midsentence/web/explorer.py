@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..learning.records import read
 from ..measuring.survey import InMemory, survey
 from ..text.batches import collate
+from ..writing import busy
 from . import schemas as ask
 from .atlas import Atlas
 from .context import Service
@@ -191,12 +192,14 @@ def _download(content: bytes, kind: str, name: str) -> Response:
 def _table(chart: Atlas, delimiter: str, places: bool) -> str:
     names = chart.space.cloud.names
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    # In .tsv quotes are text, for the Embedding Projector as for `text.readers`.
+    quoted: Any = {} if delimiter == "," else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n", **quoted)
     writer.writerow(["text", "label", "tokens", "cluster", *(["x", "y"] if places else [])])
     xy, clusters = chart.views["pca"].xy, chart.clusters.tolist()
     for i, text in enumerate(chart.lines):
         label = names[chart.label[i]] if chart.label[i] >= 0 else ""
-        row = [" ".join(text.split()), label, chart.lengths[i], clusters[i]]
+        row = [*(" ".join(cell.split()) for cell in (text, label)), chart.lengths[i], clusters[i]]
         writer.writerow(row + ([f"{v:.5g}" for v in xy[i]] if places else []))
     return out.getvalue()
 
@@ -216,7 +219,7 @@ def _watch(api: APIRouter, service: Service | None, run: Path | None) -> None:
         return {
             "records": records[after:],
             "next": len(records),
-            "running": not (run / "evaluation.json").exists(),
+            "running": busy(run),
             "samples": written,
         }
 

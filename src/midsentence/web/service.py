@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -67,7 +67,7 @@ def create(
     assert isinstance(own, SharedVAE)
     service = Service(own, shared, card, engine, metrics, dict(found or {}))
 
-    api = APIRouter()
+    api = APIRouter(dependencies=[Depends(engine.begin)])
     api.include_router(routes.text(service))
     api.include_router(health(service))
     if more is not None:
