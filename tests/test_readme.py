@@ -1,5 +1,6 @@
 """The README's tree, its commands and the public names are what the project has."""
 
+import os
 import re
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def test_commands_in_the_readme_exist(name):
     assert used
     for command in used:
         check(*command)
+
+
+def test_scripts_can_be_run():
+    """As the documents say to; what others read in has no first line that names a shell."""
+    for script in (ROOT / "runs").glob("*.sh"):
+        assert os.access(script, os.X_OK) == script.read_text().startswith("#!"), script.name
 
 
 def test_no_file_is_long():
