@@ -11,6 +11,7 @@ from midsentence import UserError, pipeline, weights
 from midsentence.learning import checkpoint
 from midsentence.learning.averaging import EVERY, Average
 from test_training import corpus, run
+from tiny import tiny
 
 assert corpus
 
@@ -72,3 +73,10 @@ def test_stopping_and_going_on_keeps_the_mean(corpus, tmp_path):
 def test_it_begins_within_the_run(corpus, tmp_path, start):
     with pytest.raises(UserError, match=r"training\.average"):
         run(corpus, tmp_path / "run", f"training.average={start}")
+
+
+def test_batch_normalisation_is_refused_by_name(corpus, tmp_path):
+    """Its statistics would stay those of weights that are not saved."""
+    with pytest.raises(UserError, match=r"training\.average goes without posterior\.gamma"):
+        run(corpus, tmp_path / "run", "training.average=0.2", "posterior.gamma=0.5")
+    Average(tiny(posterior={"gamma": 0.5}), None)

@@ -149,6 +149,16 @@ def test_compare_report_recipes_corpora(home):
     assert b"builtin:grammar" in call("corpora").stdout
 
 
+def test_a_training_nobody_reads_goes_on_to_its_end(home):
+    command = f"train text.txt --out unheard --max-steps 8 --set training.validations=4 {SMALL}"
+    done = subprocess.run(
+        f"{sys.executable} -m midsentence {command} 2>&1 | head -n 1",
+        shell=True, capture_output=True, cwd=home, check=False,
+    )  # fmt: skip
+    assert done.stdout.count(b"\n") == 1 and not done.stderr
+    assert (home / "unheard" / "report.html").exists()
+
+
 def test_head_gets_its_lines_and_nobody_complains(home):
     command = f"{sys.executable} -m midsentence sample run -n 3000 --max-length 30 | head -n 2"
     done = subprocess.run(

@@ -83,3 +83,18 @@ def test_every_shipped_recipe_is_whole(name):
 def test_a_number_that_means_nothing_is_refused_before_there_is_a_run(setting):
     with pytest.raises(UserError, match=setting.partition("=")[0]):
         config.compose(None, None, [setting])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.epochs=-1", "training.epochs=inf", "training.epochs=nan", "training.clip=0",
+        "training.clip=-1", "training.init=-1", "training.aggressive=-1",
+        "training.batch_tokens=-5", "training.max_steps=0", "labels.size=-1",
+        f"encoder.layers={10**20}", f"latent={10**11}", f"tokenizer.min_count={10**20}",
+        "optimizer.lr=nan", "corpus.max_tokens=0",
+    ],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused(setting):
+    with pytest.raises(UserError, match=setting.partition("=")[0].replace(".", r"\.")):
+        config.compose(overrides=[setting])

@@ -126,6 +126,7 @@ def test_config_json_says_what_the_model_is(fitted):
 def test_tokenizers_reads_the_vocabulary(kind, tmp_path):
     lines = ["Anna sees the sea.", "海 und  Ödland 👍🏽", "trees\u00a0and bread"]
     ours = Tokenizer.train(lines * 20, kind=kind)
+    lines.append("Zoo")  # has a character, and a word, that are new
     ours.save(tmp_path / "tokenizer.json")
     for_tokenizers(tmp_path / "tokenizer.json").save(str(tmp_path / "hf.json"))
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "hf.json"))

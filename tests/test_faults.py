@@ -314,3 +314,46 @@ def test_a_folder_that_was_moved_aside_is_not_lost(tmp_path):
     writing.clean(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["prior"]
     assert (tmp_path / "prior" / "held").read_text() == ".prior.77.old.part"
+
+
+THEIRS = [
+    "corpus/train/all.txt", "corpus/manifest.json", "corpus/tokenizer.json", "thesis.doc",
+    "corpus/train/tokens.bin/x", ".movie.mkv.part", ".movie.2.part",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_nothing_of_a_persons_is_taken_for_ours(corpus, tmp_path, name):
+    """A folder of theirs named as --out: what is in it stays, whatever it is called."""
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("years of work")
+    if name == ".movie.2.part":  # ours by its name, but this is no folder of ours
+        (tmp_path / "out" / "thesis.doc").write_text("more of it")
+    with pytest.raises(UserError, match="choose another --out"):
+        pipeline.train(corpus, tmp_path / "out", settings=SHORT)
+    assert theirs.read_text() == "years of work"
+
+
+def test_what_a_killed_process_left_is_no_obstacle(corpus, tmp_path):
+    """Preparing was stopped anywhere, or the settings made no model: train again."""
+    out = tmp_path / "out"
+    prepare(corpus, out / "corpus")
+    (out / "corpus" / "manifest.json").unlink()
+    (out / "corpus" / ".train.lines").write_text("a")
+    (out / "corpus" / ".valid.4194305.part").mkdir()
+    (out / ".config.toml.4194305.part").write_text("a")
+    with pytest.raises(Exception, match=r"."):
+        pipeline.train(corpus, out, settings=[*SHORT, "decoder.inject=[]"])
+    assert pipeline.train(corpus, out, settings=SHORT)
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    part = tmp_path / f".model.{living.pid}.part"
+    part.write_text("half")
+    clean(tmp_path)
+    assert part.exists()
+    living.communicate(b"\n")
+    clean(tmp_path)
+    assert not part.exists()

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from midsentence import latent
+from midsentence import directions, latent
 from midsentence.errors import UserError
 from midsentence.generate import Decoding, chances, draw, generate, prior_sample, top, truncate
 from midsentence.parts.decoders import DECODERS
@@ -114,6 +114,33 @@ def test_a_wide_beam_finds_the_likeliest_sentence(decoder):
         if len(line) < 5:
             assert line == best
     assert any(len(line) < 5 for line in found)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_a_wide_beam_finds_the_likeliest_sentence_of_at_most_so_many_words(decoder, longest):
+    vae = tiny(decoder=decoder, vocab=UNK + 3)
+    words = [UNK, UNK + 1, UNK + 2]
+    every = [list(s) for n in range(longest + 1) for s in itertools.product(words, repeat=n)]
+    held, lengths = collate(every), set()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        for parameter in vae.parameters():
+            parameter.copy_(1.5 * torch.randn_like(parameter))
+        z = 2 * latents(4)
+        found = generate(vae, z, Decoding(beam=100, max_length=longest))
+        for row, line in enumerate(found):
+            log_px = vae.log_px(held, z[row].expand(1, len(every), 3))[0]
+            assert line == every[int(log_px.argmax())]
+            lengths.add(len(line))
+    assert longest in lengths  # the longest that are allowed are among them
+
+
+@pytest.mark.parametrize("how", [Decoding(), Decoding(greedy=True), Decoding(beam=3)])
+def test_nothing_is_written_of_no_latents(how):
+    """As a process gets that has no share of a few samples."""
+    assert generate(tiny(), latents(0), how) == []
 
 
 def test_a_beam_is_never_worse_than_greedy():
@@ -228,6 +255,11 @@ def test_paths_end_where_they_should():
         latent.path("linear", a, b, 1)
     with pytest.raises(UserError, match="spherical"):
         latent.path("curved", a, b, 3)
+
+
+def test_the_way_toward_nothing_is_refused():
+    with pytest.raises(UserError, match="at least one direction"):
+        directions.toward(torch.zeros(3), [], torch.ones(3))
 
 
 @pytest.mark.parametrize("k", [1, 3])

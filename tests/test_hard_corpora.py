@@ -247,6 +247,18 @@ def test_a_pipe_with_a_name_is_read(tmp_path):
     writer.join()
 
 
+def test_other_kinds_of_arrow_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="the data extra is not installed")
+    texts = ["anna", "ben", "anna"]
+    words = pyarrow.array(texts).dictionary_encode()
+    for number, column in enumerate((words, pyarrow.array(texts, pyarrow.string_view()))):
+        table = pyarrow.table({"text": column})
+        path = tmp_path / f"{number}.arrow"
+        with pyarrow.ipc.new_stream(str(path), table.schema) as file:
+            file.write_table(table)
+        assert [line.text for line in read(str(path))] == texts
+
+
 def test_parquet_and_arrow(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="the data extra is not installed")
     from pyarrow import feather, parquet

@@ -8,7 +8,14 @@ from torch.distributions import MultivariateNormal
 
 from midsentence import TextVAE, UserError, evaluation, pipeline
 from midsentence.learning.objectives import Elbo, Mmd
-from midsentence.measuring.likelihood import mutual_information
+from midsentence.measuring import doctor
+from midsentence.measuring.alarms import alarms
+from midsentence.measuring.likelihood import (
+    bound,
+    evaluate,
+    most_information,
+    mutual_information,
+)
 from midsentence.measuring.survey import survey
 from midsentence.parts.labels import Moved
 from midsentence.text.batches import Batch
@@ -105,9 +112,37 @@ def test_information_is_within_a_label():
     held = lines(12)
     held.labels = torch.tensor([0] * 8 + [1] * 4).numpy()
     found = survey(vae, held)
-    assert mutual_information(vae, found) == pytest.approx(
-        (8 * math.log(8) + 4 * math.log(4)) / 12, abs=0.02
-    )
+    most = (8 * math.log(8) + 4 * math.log(4)) / 12
+    assert mutual_information(vae, found) == pytest.approx(most, abs=0.02)
+    assert most_information(found.label) == pytest.approx(most)
+
+
+def test_every_table_has_the_cap_of_its_labels():
+    vae, held = tiny(labels=SHARES), lines(12)
+    held.labels = torch.tensor([0] * 8 + [1] * 4).numpy()
+    most = (8 * math.log(8) + 4 * math.log(4)) / 12
+    for table in (
+        vars(doctor.examine(vae, held)),
+        bound(vae, held),
+        evaluate(vae, held, held.sizes, 2),
+    ):
+        assert table["mi_cap"] == pytest.approx(most)
+        assert table["mi"] < most
+    held.labels = None
+    assert bound(vae, held)["mi_cap"] == pytest.approx(math.log(12))
+
+
+def test_where_labels_leave_little_to_tell_it_is_no_hole():
+    """50 labels of 40 sentences: MI stops at ln 40, and KL - MI is no marginal KL."""
+    label = torch.arange(2000) % 50
+    cap = most_information(label)
+    assert cap == pytest.approx(math.log(40))
+    assert most_information(label[:1]) == 0
+    record = {"elbo": -30.0, "kl": 12.0, "mi": cap - 0.02, "mi_cap": cap, "active_units": 8}
+    assert alarms([{**record, "step": s, "beta": 1.0} for s in (200, 300)], 1.0, 8) == {}
+    told = alarms([{**record, "mi_cap": math.log(2000), "step": s, "beta": 1.0}
+                   for s in (200, 300)], 1.0, 8)  # fmt: skip
+    assert set(told) == {"prior hole"}
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +199,14 @@ def test_labels_can_be_left_alone(run, tmp_path):
     model = pipeline.train(str(folder / "text.tsv"), tmp_path / "run", settings=settings)
     assert model.labels == []
     assert model.vae.labels is None
+
+
+def test_a_label_may_have_any_letters(tmp_path):
+    """A space that does not break, joined emoji and Persian are not "printable" to Python."""
+    names = ("sci-fi\u00a0novel", "\U0001f469\u200d\U0001f4bb", "می\u200cخواهم")
+    rows = [f"{names[i % 3]}\t{'abc'[i % 3]} sees {i}" for i in range(60)]
+    (tmp_path / "a.tsv").write_text("\n".join(rows) + "\n", "utf-8")
+    asked = [*FAST, "training.max_steps=2"]
+    model = pipeline.train(str(tmp_path / "a.tsv"), tmp_path / "run", settings=asked)
+    assert set(model.labels) == set(names)
+    assert set(TextVAE.from_pretrained(tmp_path / "run").labels) == set(names)

@@ -5,16 +5,20 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from midsentence import vae as vae_module
 from midsentence.errors import UserError
 from midsentence.learning.objectives import Elbo
+from midsentence.learning.optimizers import OPTIMIZERS
+from midsentence.learning.schedules import schedule
 from midsentence.parts.decoders import DECODERS
 from midsentence.parts.layers import Pooling
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 from midsentence.text.batches import Batch, collate
 from midsentence.text.tokenizer import EOS, PAD, UNK
+from midsentence.weights import build, tensors_of
 from tiny import PAIRINGS, REAL_ENCODERS, batch, language_model, tiny
 
 RECURRENT = ("state", "input", "add", "skip")
@@ -242,6 +246,62 @@ def test_a_language_model_is_the_same_story_without_a_latent(decoder):
     assert torch.equal(run.log_px[0], run.log_px[2])
     vae(batch(), 1, Elbo(free_bits=0))["objective"].sum().backward()
     assert silent(vae) == []
+
+
+WRONG = [
+    ({"posterior": {"kind": "lowrank", "rank": -3}}, "posterior.rank must be at least 1"),
+    ({"decoder": "transformer", "writing": {"memory": 0}}, "decoder.memory must be at least 1"),
+    ({"decoder": "transformer", "writing": {"memory": -1}}, "decoder.memory must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), WRONG)
+def test_parts_of_no_size_are_refused_by_name(settings, said):
+    with pytest.raises(UserError, match=said):
+        tiny(**settings)
+
+
+def test_building_what_a_file_holds_leaves_the_random_state_alone(tmp_path):
+    made = PRIORS["mog"](3, torch.nn.Identity())
+    save_file(tensors_of(made), tmp_path / "prior.safetensors")
+    torch.manual_seed(9)
+    expected = torch.rand(1)
+    torch.manual_seed(9)
+    built = build(lambda: PRIORS["mog"](3, torch.nn.Identity()), {}, tmp_path / "prior.safetensors")
+    assert torch.rand(1) == expected
+    assert torch.equal(built.means, made.means)
+
+
+def test_a_memory_that_is_not_asked_for_may_be_of_any_size():
+    tiny(decoder="transformer", writing={"memory": 0, "inject": ["add"]})
+    language_model("transformer", writing={"memory": 0})
+
+
+RATES = [
+    (kind, name, value)
+    for kind, names in (("adamw", ["lr"]), ("sgd", ["lr"]), ("mixed", ["lr", "sgd_lr"]))
+    for name in names
+    for value in (0.0, -1.0, math.nan, math.inf)
+]
+RATES += [(kind, "beta2", value) for kind in ("adamw", "mixed") for value in (-0.1, 1.0, math.nan)]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), RATES)
+def test_a_rate_that_learns_nothing_is_refused_by_name(kind, name, value):
+    parameters = [("encoder.a", torch.nn.Parameter(torch.zeros(2)))]
+    parameters.append(("decoder.b", torch.nn.Parameter(torch.zeros(2))))
+    with pytest.raises(UserError, match=rf"^optimizer\.{name} = .*: it must be"):
+        OPTIMIZERS[kind](parameters, **{name: value})
+
+
+def test_schedules_at_the_edge_of_their_settings():
+    steep = schedule("logistic", steepness=5000.0)
+    assert [steep(p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 0, 1, 1])
+    falling = schedule("logistic", steepness=-5000.0)
+    assert [falling(p) for p in (0.0, 1.0)] == pytest.approx([1, 0])
+    for cycles in (0, -2):
+        with pytest.raises(UserError, match=r"beta\.cycles must be at least 1"):
+            schedule("cyclical", cycles=cycles)
 
 
 DROPOUTS = [(d, {"dropout": 0.5, "word_dropout": 0.5}) for d in DECODERS]

@@ -11,6 +11,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 from midsentence.measuring import likelihood
 from midsentence.measuring.likelihood import (
     active_units,
+    bound,
     evaluate,
     importance_weighted,
     mutual_information,
@@ -72,6 +73,8 @@ def test_exact_posterior_gives_the_exact_likelihood_with_one_sample():
     model = LinearGaussian(stretch=1.0)
     log_p, error = importance_weighted(model, model.lines(), 1)
     assert log_p == pytest.approx(model.exact().numpy(), abs=1e-9)
+    assert np.isnan(error).all()  # one sample cannot know that it is exact
+    _, error = importance_weighted(model, model.lines(), 2)
     assert error == pytest.approx(0, abs=1e-6)
 
 
@@ -108,7 +111,7 @@ def test_no_memory_setting_changes_the_figure(decoder):
 def test_exactly_k_samples_are_used(monkeypatch, together):
     monkeypatch.setattr(likelihood, "TOGETHER", together)
     vae, held = tiny(), lines(5)
-    for k in (1, 3, 10):
+    for k in (2, 3, 10):
         log_p, error = importance_weighted(vae, held, k, seed=2, positions=20)
         seen = []
         with measuring(vae, 2):
@@ -144,6 +147,7 @@ class Known(VAE):
     def __init__(self, s):
         nn.Module.__init__(self)
         self.s = s
+        self.nothing = nn.Parameter(torch.zeros(1))  # which device it is on
 
     def posterior(self, h):
         return Independent(Normal(h, self.s), 1)
@@ -213,6 +217,24 @@ def test_summaries_are_kept_only_where_they_are_asked_for():
     assert less.summary.shape == (20, 0)
     for name in ("mean", "z", "log_qz", "log_pz", "log_px", "kl"):
         assert torch.equal(getattr(found, name), getattr(less, name)), name
+
+
+def test_of_one_sample_the_error_of_the_estimator_is_unknown():
+    vae, held = tiny(), lines(20)
+    assert math.isnan(evaluate(vae, held, held.sizes, 1)["estimator_stderr"])
+    assert math.isfinite(evaluate(vae, held, held.sizes, 1)["nll_stderr"])
+    assert evaluate(vae, held, held.sizes, 2)["estimator_stderr"] > 0
+    vae = language_model()
+    assert evaluate(vae, held, held.sizes, 1)["estimator_stderr"] == 0
+
+
+def test_measuring_in_training_leaves_batch_normalisation_alone():
+    vae, held = tiny(posterior={"gamma": 0.7}), lines(30)
+    expected = bound(vae, held)
+    before = [b.clone() for b in vae.buffers()]
+    assert bound(vae.train(), held) == expected
+    assert vae.training
+    assert all(map(torch.equal, before, vae.buffers()))
 
 
 def test_evaluate_divides_sums_by_sums():

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from midsentence import TextVAE, appraisal, judging, train
 from midsentence.cli import app
 from midsentence.measuring import probing, quality
-from midsentence.text.corpus import Corpus
+from midsentence.text.corpus import Corpus, prepare
 from midsentence.text.grammar import Grammar
 from midsentence.text.store import pick
 from tiny import Lines
@@ -203,14 +203,19 @@ class Told(TextVAE):
         def decode(ids):
             return [" ".join(map(chr, sentence)) for sentence in ids]
 
-    def reconstruct(self, lines):
+    labels = ("even", "odd")
+
+    def reconstruct(self, lines, label):
+        self.told = [label]
         return [lines[0], *(line[:-1] + "z" for line in lines[1:])]
 
-    def interpolate(self, a, b, steps):
+    def interpolate(self, a, b, steps, label):
+        self.told = [*getattr(self, "told", []), (a, b, label)]
         first, last = a.split()[0], b.split()[0]
         return [f"{first} x"] * 3 + [f"{last} x"] * 3 + ["y y"]
 
-    def score(self, lines, samples):
+    def score(self, lines, samples, label):
+        self.told.append(dict(zip(lines, label, strict=True)))
         return [Score(-3.0 * len(line.split()), len(line.split()) + 1) for line in lines]
 
 
@@ -238,12 +243,48 @@ def test_walks_of_a_model_whose_path_is_known():
     assert all(math.isnan(value) for value in nothing.values())
 
 
+def test_a_model_with_labels_is_told_those_that_are_known():
+    model, some = Told(), held(*(f"{letter} b" for letter in "abcdefgh"))
+    some.labels = np.array([0, 1, -1, 0, 1, 0, 0, 7])  # training had two
+    expected = ["even", "odd", None, "even", "odd", "even", "even", None]
+    label = {f"{letter} b": each for letter, each in zip("abcdefgh", expected, strict=True)}
+    appraisal._reconstructions(model, some, 0)
+    assert model.told == [expected]
+    model.told = []
+    appraisal._walks(model, some, 0)
+    *pairs, inner, ends = model.told
+    assert sorted(a for pair in pairs for a in pair[:2]) == sorted(label)
+    assert all(label[a] == label[b] == own for a, b, own in pairs)
+    for written in (inner, ends):
+        firsts = {line[0]: own for line, own in written.items() if line[0] != "y"}
+        assert firsts
+        assert all(label[f"{first} b"] == own for first, own in firsts.items())
+
+
+@pytest.mark.parametrize("block", [1, 7, 4096])
+def test_copies_are_looked_for_in_the_whole_corpus(tmp_path, monkeypatch, block):
+    """However many training sentences the nearest is looked for among."""
+    lines = [f"{a} {b} {a * n}" for a in "abcd" for b in "efgh" for n in range(1, 5)]
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    data = prepare(str(tmp_path / "text.txt"), tmp_path / "corpus",
+                   tokenizer_settings={"kind": "word"})  # fmt: skip
+    monkeypatch.setattr(appraisal, "KNOWN", 5)
+    monkeypatch.setattr(appraisal, "BLOCK", block)
+    every = [data.train[i].tolist() for i in range(len(data.train))]
+    assert list(appraisal._every(data.train)) == every
+    some = pick(Lines([*every[:2], [900, 901]]), 3, 0)
+    found = appraisal._samples([*every[::4], [A]], some, data, 0)
+    assert found["novelty"] == pytest.approx(1 / (len(every[::4]) + 1))
+    assert found["novelty_real"] == pytest.approx(1 / 3)
+    assert sorted(quality.copies([[1, 2], [3], [1, 2]], iter([[3, 4], [1, 2], [1, 2]]))) == [(1, 2)]
+
+
 def test_a_few_sentences_are_from_everywhere_in_a_sorted_corpus():
     """The first of a corpus sorted by length would all be short."""
     lines = [" ".join("a" * n) for n in range(1, 401)]
     asked = []
     told = Told()
-    told.reconstruct = lambda given: asked.extend(given) or given
+    told.reconstruct = lambda given, label: asked.extend(given) or given
     few = appraisal.RECONSTRUCTED
     appraisal._reconstructions(told, held(*lines * 3), 0)
     assert len(asked) == few

@@ -240,6 +240,21 @@ def test_a_pipe_may_take_its_time_once_it_is_open(tmp_path, monkeypatch):
     refused(str(path), "a pipe that nothing is written to")
 
 
+def test_a_row_wider_than_the_first_is_not_cut(tmp_path):
+    """A comma in the text without quotes round it would move its label, or end the sentence."""
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na dog,good\na house, indeed,bad\n")
+    refused(
+        str(path), r"a\.csv:3: 3 columns where the first row has 2: put quotes", label_field="label"
+    )
+    path.write_text("text\na dog\na house, and then\n")
+    refused(str(path), "2 columns where the first row has 1")
+    path.write_text(
+        'text,label\na dog,good,,\n"a house, indeed",bad\n'
+    )  # a spreadsheet's empty cells
+    assert texts(str(path)) == ["a dog", "a house, indeed"]
+
+
 def test_split_is_by_group_and_text_and_the_seed():
     lines = [Line(f"line {i % 4000}", group=None) for i in range(8000)]
     lines += [Line(f"grouped {i}", group=f"g{i % 300}") for i in range(3000)]

@@ -296,6 +296,24 @@ def test_a_sentence_that_is_there_many_times_counts_once():
         space.direction(["a", "a"], ["b", "c"])
 
 
+def test_a_direction_between_labels_is_not_read_off_the_labels():
+    """Where the model reads sentences by their labels, these would be found in z again."""
+    points, label = gaussian(8), torch.tensor([0, 1] * 4)
+    cloud = cloud_of(points, label=label, names=["good", "bad"])
+    read = {}
+
+    class Reader(Echo):
+        labels = ("good", "bad")
+
+        def encode(self, lines, *, label=None):
+            read[label] = lines
+            return gaussian(len(lines), seed=9)
+
+    found = Space(cloud, cloud, Reader()).labelled("bad")
+    assert {k: sorted(v) for k, v in read.items()} == {None: ["1", "3", "5", "7"]}
+    assert torch.equal(found, gaussian(4, seed=9))
+
+
 @pytest.mark.parametrize("method", ["gradient", "ode"])
 def test_one_training_sentence_is_a_space(method):
     space = plane(gaussian(1))

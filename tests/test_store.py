@@ -237,3 +237,11 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path, monkeypatch, text, se
 def test_opening_what_is_not_there(tmp_path):
     with pytest.raises(UserError, match="holds no prepared corpus"):
         Corpus.open(tmp_path)
+
+
+def test_a_label_that_is_different_everywhere_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_NAMES", 50)
+    monkeypatch.setattr(store_module, "CHUNK_LINES", 8)
+    (tmp_path / "a.tsv").write_text("".join(f"a b {i}\t{i}\n" for i in range(200)))
+    with pytest.raises(UserError, match="more than 50 different values"):
+        prepare(str(tmp_path / "a.tsv"), tmp_path / "c", text_field="0", label_field="1")

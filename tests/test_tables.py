@@ -90,3 +90,13 @@ def test_a_mean_on_the_sphere_is_on_it(home, tmp_path):
     settings = [*FAST, "posterior.kind=vmf", "prior.kind=sphere"]
     model = pipeline.train(str(home / "text.txt"), tmp_path / "run", settings=settings)
     assert torch.allclose(model.encode(TEXT[:5]).norm(dim=1), torch.ones(5))
+
+
+def test_what_was_measured_is_shown_where_it_cannot_be_kept(home, tmp_path, monkeypatch):
+    def full(*words):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(evaluation, "write_evaluations", full)
+    found = call("evaluate", home / "run", "valid", "--samples", 2)
+    assert found.exit_code == 0
+    assert "Read-only file system" in found.stderr and "valid" in found.stdout

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -224,6 +225,22 @@ def test_resume_needs_the_same_run(corpus, tmp_path):
     run(corpus, out, "training.max_steps=2")
     with pytest.raises(UserError, match="trained on"):
         pipeline.train("builtin:grammar", out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"valid": "another.txt"}, "leave --valid out"),
+        ({"file": Path("another.toml")}, "leave --config out"),
+        ({"settings": ["corpus.max_tokens=3"]}, r"leave corpus\.max_tokens out"),
+        ({"settings": ["tokenizer.kind=char"]}, r"leave tokenizer\.kind out"),
+    ],
+)
+def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
+    """It would be written down as if it had been so."""
+    run(corpus, tmp_path / "run", "training.max_steps=2")
+    with pytest.raises(UserError, match=message):
+        pipeline.train(corpus, tmp_path / "run", resume=True, **asked)
 
 
 def test_saved_and_loaded_gives_the_same_numbers(corpus, tmp_path):

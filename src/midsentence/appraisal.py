@@ -1,7 +1,7 @@
 """From a run to how good its text and its latent are: what `evaluate --quality` does, in Python."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,15 +13,18 @@ from .errors import UserError
 from .measuring import quality
 from .measuring.probing import Probe, dci, mig
 from .text.corpus import Corpus
-from .text.store import Pick, pick
+from .text.store import Pick, TokenStore, pick
 
 WRITTEN, RECONSTRUCTED, PATHS, STEPS = 1000, 500, 50, 7
 """Samples from the prior (as many as there are held-out sentences to stand beside them, at most),
 held-out sentences written back, pairs walked between, points of one."""
 
 KNOWN, NEAREST = 200_000, 200
-"""Training sentences that copies and the nearest are looked for among; sentences that have their
-nearest looked for."""
+"""Training sentences that the nearest is looked for among (copies are among all of them); sentences
+that have their nearest looked for."""
+
+BLOCK = 4096
+"""Sentences of the whole corpus that are held at once."""
 
 PROBED, IMPORTANCE = 5000, 20
 """Training sentences a probe is fitted to, and importance samples for the NLL of a walk."""
@@ -40,9 +43,11 @@ def appraise(
     nearest training sentence, lengths. Of held-out sentences: the same where it is a comparison,
     BLEU and exact matches of their greedy reconstructions, and walks between pairs of them: the
     edit distance of a step and of the ends, the NLL, by this model, of what is written on the way
-    and at its ends. If the corpus has labels, the accuracy of a linear probe on posterior means; if
-    it is builtin:grammar, MIG and DCI against its factors. With a `judge`, a language model of the
-    real text, forward and reverse perplexity; the latter trains two language models, for minutes.
+    and at its ends. A model with labels is told those of the sentences, and walks between two of
+    one label. If the corpus has labels, the accuracy of a linear probe on posterior means, of
+    sentences whose label is not told; if it is builtin:grammar, MIG and DCI against its factors.
+    With a `judge`, a language model of the real text, forward and reverse perplexity; the latter
+    trains two language models, for minutes.
     Keys that end in ``_real`` are of real text. Functions and sources: `measuring.quality`,
     `measuring.probing`, `judging`.
     """
@@ -61,8 +66,25 @@ def _ids(store: Pick) -> list[list[int]]:
     return [store[i].tolist() for i in range(len(store))]
 
 
+def _every(store: TokenStore) -> Iterator[list[int]]:
+    """All sentences in their order, read by blocks: one by one a mapped array takes its time."""
+    for start in range(0, len(store), BLOCK):
+        offsets = store.offsets[start : start + BLOCK + 1]
+        tokens = store.tokens[offsets[0] : offsets[-1]].tolist()
+        for begin, end in pairwise((offsets - offsets[0]).tolist()):
+            yield tokens[begin:end]
+
+
 def _text(model: TextVAE, store: Pick) -> list[str]:
     return model.tokenizer.decode(_ids(store))
+
+
+def _told(model: TextVAE, store: Pick) -> list[str | None]:
+    """The sentences' labels, where the model is conditional on them."""
+    if store.labels is None:
+        return [None] * len(store)
+    known: dict[int, str | None] = dict(enumerate(model.labels))
+    return [known.get(int(number)) for number in store.labels]
 
 
 def _samples(
@@ -70,14 +92,15 @@ def _samples(
 ) -> dict[str, float]:
     real = _ids(held)
     known = _ids(pick(data.train, KNOWN, seed))
+    copies = quality.copies([*samples, *real], _every(data.train))
     others = _ids(pick(data.train, len(held), seed + 1))
     return {
         **{f"distinct_{n}": quality.distinct(samples, n) for n in (1, 2, 3)},
         **{f"distinct_{n}_real": quality.distinct(real, n) for n in (1, 2, 3)},
         "self_bleu": quality.self_bleu(samples),
         "self_bleu_real": quality.self_bleu(real),
-        "novelty": quality.novelty(samples, known),
-        "novelty_real": quality.novelty(real, known),
+        "novelty": quality.novelty(samples, copies),
+        "novelty_real": quality.novelty(real, copies),
         "nearest": float(quality.nearest(samples[:NEAREST], known).mean()),
         "nearest_real": float(quality.nearest(_ids(pick(held, NEAREST, seed)), known).mean()),
         "length": float(np.mean([len(s) for s in samples])),
@@ -113,8 +136,9 @@ def _judged(
 
 
 def _reconstructions(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
-    lines = _text(model, pick(held, RECONSTRUCTED, seed))
-    backs = model.reconstruct(lines)
+    some = pick(held, RECONSTRUCTED, seed)
+    lines = _text(model, some)
+    backs = model.reconstruct(lines, label=_told(model, some))
     written, asked = (model.tokenizer.encode(text) for text in (backs, lines))
     return {
         "reconstruction_exact": float(np.mean([a == b for a, b in zip(lines, backs, strict=True)])),
@@ -123,16 +147,22 @@ def _reconstructions(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
 
 
 def _walks(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
-    lines = _text(model, pick(held, 2 * PATHS, seed))
-    order = np.random.default_rng(seed).permutation(len(lines))
+    some = pick(held, 2 * PATHS, seed)
+    lines, told = _text(model, some), _told(model, some)
+    order = np.random.default_rng(seed).permutation(len(lines)).tolist()
+    pairs: list[tuple[int, int]] = []
+    for label in dict.fromkeys(told):
+        rows = [row for row in order if told[row] == label]
+        pairs += zip(rows[::2], rows[1::2], strict=False)
     steps, across, inner, ends = [], [], [], []
-    for a, b in zip(order[::2].tolist(), order[1::2].tolist(), strict=False):
-        path = model.interpolate(lines[a], lines[b], STEPS)
+    for a, b in pairs:
+        path = model.interpolate(lines[a], lines[b], STEPS, label=told[a])
         ids = model.tokenizer.encode(path)
         steps += [quality.apart(x, y) for x, y in pairwise(ids)]
         across.append(quality.apart(ids[0], ids[-1]))
-        inner += path[1:-1]
-        ends += [path[0], path[-1]]
+        written = [(line, told[a]) for line in path]
+        inner += written[1:-1]
+        ends += [written[0], written[-1]]
     return {
         "step": float(np.mean(steps)) if steps else math.nan,
         "ends_apart": float(np.mean(across)) if across else math.nan,
@@ -141,12 +171,13 @@ def _walks(model: TextVAE, held: Pick, seed: int) -> dict[str, float]:
     }
 
 
-def _nll(model: TextVAE, lines: Sequence[str]) -> float:
-    """Nats a token, sums first; a line of nothing has no score."""
-    lines = [line for line in lines if line.strip()]
-    if not lines:
+def _nll(model: TextVAE, written: Sequence[tuple[str, str | None]]) -> float:
+    """Nats a token of lines with their labels, sums first; a line of nothing has no score."""
+    written = [(line, label) for line, label in written if line.strip()]
+    if not written:
         return math.nan
-    scores = model.score(lines, IMPORTANCE)
+    lines, labels = zip(*written, strict=True)
+    scores = model.score(lines, IMPORTANCE, label=labels)
     return -sum(s.log_px for s in scores) / sum(s.tokens for s in scores)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -108,10 +109,10 @@ def train(
         if watched is not None:
             watched.stop()
     if model is None:
-        again = " ".join(map(quote, corpus))
-        print(f"stopped and saved. Go on with: midsentence train {again} --out {out} --resume",
+        again = " ".join(map(quote, [*corpus, "--out", str(out)]))
+        print(f"stopped and saved. Go on with: midsentence train {again} --resume",
               file=sys.stderr)  # fmt: skip
-        raise typer.Exit(130)
+        raise typer.Exit(STOPPED)
     print(f"report     {out / 'report.html'}", file=sys.stderr)
     say(str(out))
 
@@ -151,9 +152,15 @@ for command in (cli_web.serve, cli_web.explore, cli_export.export):
     app.command()(command)
 
 
+STOPPED = 131
+"""A training's own way to end at Ctrl-C, which has said so."""
+
+
 def main() -> None:
     """Run, and turn every way of ending into one line and an exit code."""
     tell = fail
+    if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks is no reason to stop
+        sys.stdout.reconfigure(errors="replace")
     try:
         with ExitStack() as stack:
             if started() > 1:
@@ -164,9 +171,13 @@ def main() -> None:
                 tell = fail_once
                 stack.enter_context(processes.guarded())
             code = app(standalone_mode=False)
+            if code == 130:  # Ctrl-C; typer keeps it from us
+                tell("interrupted", code)
+            code = 130 if code == STOPPED else code
             if started() > 1:
                 processes.leave()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who called
+            sys.stdout.flush()
     except UserError as error:
         code = tell(str(error), 1)
     except ClickException as error:
@@ -175,6 +186,10 @@ def main() -> None:
         code = tell("interrupted", 130)
     except BrokenPipeError:
         hang_up()
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        code = tell("that needs more memory than there is: ask for less, or a smaller model", 1)
     except OSError as error:
         code = tell(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     sys.exit(code)

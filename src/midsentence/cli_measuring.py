@@ -3,7 +3,7 @@
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from .cli_options import (
 from .errors import UserError
 from .plain_json import dumps
 from .seeds import LARGEST
+
+if TYPE_CHECKING:
+    from .bundle import TextVAE
 
 
 def evaluate(
@@ -83,8 +86,7 @@ def evaluate(
         store = getattr(corpus(), source)
         with console.counting("evaluating", len(store)) as progress:
             found = evaluation.evaluate_store(model, store, samples, progress=progress, **how)
-        if not evaluation.keep_evaluation(run, name, found, model.weights):
-            print(f"{run} was trained on meanwhile: this is of its model before", file=sys.stderr)
+        keep(run, name, found, model)
     else:
         found = evaluation.evaluate_file(model, source, samples, **how)
         if found["left_out"]:
@@ -104,6 +106,17 @@ def evaluate(
     console.table({name: found})
     if quality:
         console.quality(second)
+
+
+def keep(run: Path, name: str, found: dict[str, float], model: "TextVAE") -> None:
+    """With the run, where that can be: what was measured for minutes is shown in any case."""
+    from . import evaluation
+
+    try:
+        if not evaluation.keep_evaluation(run, name, found, model.weights):
+            print(f"{run} was trained on meanwhile: this is of its model before", file=sys.stderr)
+    except OSError as error:
+        print(f"{run} cannot be written to ({error.strerror}): not kept there", file=sys.stderr)
 
 
 def fit_prior(
@@ -203,7 +216,7 @@ def doctor(
 
 def report(run: Run) -> None:
     """Draw report.html of a run afresh."""
-    from .pipeline import write_report
+    from .reporting import write_report
 
     say(str(write_report(run)))
 

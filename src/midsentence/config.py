@@ -38,6 +38,9 @@ AFTERWARDS = {
 COUNTS = {"layers", "heads", "hidden", "embedding", "width", "components", "samples"}
 """Settings of parts that are 1 or more wherever they occur."""
 
+BIGGEST = 1e9
+"""No setting of a part is a number beyond it, nor none at all."""
+
 
 class Config(Section):
     """Everything that fixes a model and its training; `config.toml` of a run holds it whole.
@@ -49,7 +52,7 @@ class Config(Section):
     recipe: str = "default"
     seed: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     precision: str = "auto"
-    latent: Annotated[int, Field(ge=0)] = 32
+    latent: Annotated[int, Field(ge=0, le=1 << 20)] = 32
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     encoder: dict[str, Any] = {"kind": "lstm"}
@@ -192,6 +195,8 @@ def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict
         raise UserError(f"{role}.{_first(error)}") from None
     settings = checked.model_dump()
     for name, held in settings.items():
+        if isinstance(held, int | float) and not abs(held) <= BIGGEST:
+            raise UserError(f"{role}.{name} = {held}: it must be a number of sensible size")
         if name in COUNTS and held < 1:
             raise UserError(f"{role}.{name} = {held}: it must be at least 1")
         if name.endswith(("dropout", "_drop")) and isinstance(held, float) and not 0 <= held < 1:

@@ -1,6 +1,7 @@
 """What people see while they wait, and tables. Everything here goes to stderr but `table`."""
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,16 @@ from rich.table import Table
 from .measuring.diagnosis import Diagnosis, Examination
 from .report import FIGURES, number
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Unheard(Console):
+    """It goes on where nobody reads any more: a training is worth more than its lines."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+err = Unheard(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Training:

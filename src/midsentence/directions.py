@@ -132,12 +132,13 @@ def write(
     return kept.write(run, place(name), tensors, direction.about, weights)
 
 
-def read(run: Path, name: str) -> Direction:
-    """A saved direction. Raises UserError where there is none, or it is damaged or stale."""
+def read(run: Path, name: str, weights: str | None = None) -> Direction:
+    """A saved direction. weights: as for `write`. Raises UserError where there is none, or it is
+    damaged or stale."""
     if not (run / place(name)).is_dir():
         known = ", ".join(names(run)) or "none yet; `midsentence direction` makes one"
         raise UserError(f"there is no direction {name!r} in {run}. There are: {known}")
-    tensors, about = kept.read(run, place(name))
+    tensors, about = kept.read(run, place(name), weights=weights)
     found = [tensors.get(key, torch.empty(0)) for key in ("vector", "weight", "bias")]
     vector, weight, bias = found
     sizes = [tuple(value.shape) for value in found]
@@ -173,6 +174,8 @@ def toward(
     """
     if method not in ("gradient", "ode"):
         raise UserError(f"method {method!r} is not one of gradient, ode")
+    if not wanted:
+        raise UserError("name at least one direction to go along")
     sign = torch.tensor([1.0 if yes else -1.0 for _, yes in wanted]).to(scale).double()
     weight = torch.stack([d.weight.to(scale) for d, _ in wanted]).double() * scale.double()
     bias = torch.tensor([d.bias for d, _ in wanted]).to(sign)

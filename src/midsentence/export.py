@@ -16,11 +16,11 @@ from .config import Config
 from .errors import UserError
 from .evaluation import evaluations, own_prior
 from .learning.records import read as read_records
-from .pipeline import describe
 from .report import FIGURES, OF_THE_LATENT, Verdict, flat, number, verdict
+from .reporting import describe
 from .text.corpus import Corpus
 from .text.readers import PARTS, plain
-from .text.tokenizer import BOS, EOS, PAD, UNK
+from .text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, UNKNOWN
 from .writing import whole_folder
 
 CONFIG, CARD, WORDS = "config.json", "README.md", "tokenizer.hf.json"
@@ -86,7 +86,8 @@ def for_tokenizers(path: Path) -> tokenizers.Tokenizer:
     held = json.loads(path.read_text("utf-8"))
     found = tokenizers.Tokenizer.from_str(json.dumps(held["tokenizer"]))
     if held["kind"] == "char":  # by itself it would put spaces between
-        found.decoder = tokenizers.decoders.Fuse()
+        parts = [tokenizers.decoders.Replace(SPECIALS[UNK], UNKNOWN), tokenizers.decoders.Fuse()]
+        found.decoder = tokenizers.decoders.Sequence(parts)
     return found
 
 

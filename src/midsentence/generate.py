@@ -223,6 +223,8 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     """Beam search for all rows at once. Scores are log-probabilities, so they only fall: a row is
     done when its best finished sentence beats its best open prefix."""
     count, width = len(z), how.beam
+    if not count:
+        return []
     state, head = _repeat(vae.decoder.start(z), width), Writer(vae.head)
     # One live prefix a row to begin with, or the beam would hold `width` copies of it.
     scores = z.new_full((count, width), -torch.inf)
@@ -231,7 +233,7 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     best = z.new_full((count,), -torch.inf)
     found: list[list[int]] = [[] for _ in range(count)]
     rows = torch.arange(count, device=z.device)
-    for _ in range(how.max_length):
+    for place in range(how.max_length + 1):
         hidden, state = vae.decoder.step(prefixes[:, :, -1].reshape(-1, 1), state)
         parts = [_continuations(head, *part, width) for part in head.parts(hidden[:, -1])]
         ending, next_scores, words = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -239,10 +241,12 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
         for row in (ended > best[rows]).nonzero().flatten().tolist():
             found[int(rows[row])] = prefixes[row, which[row], 1:].tolist()
         best[rows] = torch.maximum(best[rows], ended)
+        if place == how.max_length:
+            break  # a sentence of so many words may end, but not go on
         grown = scores.view(-1, 1) + next_scores
-        scores, place = grown.view(len(rows), -1).topk(width)
-        parent = place // words.shape[1]
-        word = words.view(len(rows), -1).gather(1, place)
+        scores, chosen = grown.view(len(rows), -1).topk(width)
+        parent = chosen // words.shape[1]
+        word = words.view(len(rows), -1).gather(1, chosen)
         kept = prefixes.gather(1, parent[..., None].expand(-1, -1, prefixes.shape[-1]))
         prefixes = torch.cat([kept, word[..., None]], -1)
         going = scores[:, 0] > best[rows]

@@ -11,7 +11,7 @@ from .errors import UserError
 from .learning.checkpoint import save_tensors
 from .opening import digest, parse_toml, read_text, verify
 from .weights import load_tensors
-from .writing import whole_folder
+from .writing import clean, whole_folder
 
 WEIGHTS = "model.safetensors"
 FILES = TENSORS, ABOUT = "tensors.safetensors", "about.toml"
@@ -31,6 +31,7 @@ def write(
     default that of the run's.
     """
     content = {"model": weights or digest(run / WEIGHTS), **about}
+    clean((run / folder).parent)
     with whole_folder(run / folder, FILES) as temporary:
         (temporary / ABOUT).write_text(tomli_w.dumps(content), "utf-8")
         save_tensors(tensors, temporary / TENSORS)

@@ -12,20 +12,15 @@ from . import config as configuration
 from .bundle import TextVAE
 from .config import Config
 from .errors import UserError
-from .evaluation import evaluate_store, evaluations, keep_evaluation
+from .evaluation import evaluate_store, keep_evaluation
 from .learning import trainer
-from .learning.records import read as read_records
 from .learning.trainer import Listener
-from .measuring.diagnosis import diagnose
-from .measuring.doctor import examine
-from .measuring.survey import survey
 from .opening import verify_early
-from .report import Report
+from .reporting import describe, write_report
 from .sections import LONGEST_LABEL
-from .text.corpus import Corpus, prepare
-from .text.readers import PARTS
+from .text.corpus import Corpus, prepare, vacant
 from .text.store import MANY, pick
-from .writing import claimed, clean, write_whole
+from .writing import claimed, clean, unfinished, write_whole
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
 MOST_LABELS = 1000
@@ -62,10 +57,8 @@ def train(
 
         def begin() -> tuple[Config, Corpus]:
             stack.enter_context(claimed(out))
-            clean(out)
-            clean(out / "checkpoints")
             if resume:
-                return _resume(corpus, out, recipe, settings)
+                return _resume(corpus, out, recipe, settings, file, valid, test)
             return _begin(corpus, out, recipe, file, settings, valid, test, listener)
 
         def follow() -> tuple[Config, Corpus]:
@@ -92,7 +85,13 @@ def _train(
     elif config.training.tensorboard:
         listener = tensorboard(out / "tensorboard", listener)
     listener("corpus", describe(config, data))
-    at = trainer.train(config, data, out, resume=resume, listener=listener)
+    try:
+        at = trainer.train(config, data, out, resume=resume, listener=listener)
+    except BaseException:
+        # Settings that make no model: the mended command should find room for its own.
+        if processes.first() and {f.name for f in out.iterdir()} == {"config.toml", "corpus"}:
+            (out / "config.toml").unlink()
+        raise
     if at.ended == "interrupted":
         return None
     model = TextVAE.from_pretrained(out, config.training.device, prior="own")
@@ -141,8 +140,11 @@ def _begin(
     config = configuration.compose(recipe, file, list(settings))
     if (out / "config.toml").exists():
         raise UserError(f"{out} already holds a run: choose another --out, or add --resume")
-    if out.exists() and (not out.is_dir() or any(f.name != "corpus" for f in out.iterdir())):
+    held = [f.name for f in out.iterdir()] if out.is_dir() else []
+    if any(name != "corpus" and not unfinished(name) for name in held):
         raise UserError(f"{out} is not empty and not a run: choose another --out")
+    vacant(out / "corpus")
+    clean(out)
     asked = config.corpus
     asked.source, asked.valid, asked.test = corpus, valid, test
     data = prepare(
@@ -191,10 +193,19 @@ def label_shares(data: Corpus) -> dict[str, float]:
 
 
 def _resume(
-    corpus: str | list[str], out: Path, recipe: str | None, settings: Sequence[str]
+    corpus: str | list[str],
+    out: Path,
+    recipe: str | None,
+    settings: Sequence[str],
+    file: Path | None = None,
+    valid: str | None = None,
+    test: str | None = None,
 ) -> tuple[Config, Corpus]:
     if not (out / "config.toml").exists():
         raise UserError(f"{out} holds no run to resume; train without --resume")
+    if processes.first():
+        for folder in (out, out / "checkpoints", out / "directions"):
+            clean(folder)
     verify_early(out, assembly.FILES, mixed=True)
     config = configuration.load(out / "config.toml")
     if corpus != config.corpus.source:
@@ -202,6 +213,19 @@ def _resume(
     if recipe and recipe != config.recipe:
         raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
     changed = configuration.override(config, list(settings))
+    for option, given, held in (
+        ("--config", file, None),
+        ("--valid", valid, config.corpus.valid),
+        ("--test", test, config.corpus.test),
+    ):
+        if given not in (None, held):
+            raise UserError(f"{out} goes on with the settings and files it has: leave {option} out")
+    for section in ("corpus", "tokenizer"):
+        before, after = (getattr(c, section).model_dump() for c in (config, changed))
+        for name in (name for name in before if before[name] != after[name]):
+            raise UserError(
+                f"the text of {out} is prepared: leave {section}.{name} out, or train afresh"
+            )
     had, asked = config.optimizer["kind"], changed.optimizer["kind"]
     if had != asked:
         raise UserError(
@@ -209,79 +233,3 @@ def _resume(
             "leave that setting out, or train afresh"
         )
     return changed, Corpus.open(out / "corpus")
-
-
-def describe(config: Config, data: Corpus) -> dict[str, Any]:
-    """The corpus in figures, for people."""
-    words = int(data.train.lengths.sum())
-    return {
-        "train": len(data.train),
-        "valid": len(data.valid),
-        "test": len(data.test),
-        "words": words,
-        "mean_length": words / len(data.train),
-        "vocabulary": data.tokenizer.vocab_size,
-        "tokenizer": data.tokenizer.kind,
-        "reason": data.tokenizer.reason,
-        "labels": list(data.train.label_names),
-        "dropped": data.train.dropped,
-        "max_tokens": config.corpus.max_tokens,
-    }
-
-
-def write_report(run: Path) -> Path:
-    """Draw ``report.html`` of a finished run afresh, under its own prior. Raises UserError."""
-    model = TextVAE.from_pretrained(run, prior="own")
-    data = Corpus.open(run / "corpus")
-    records = read_records(run / "metrics.jsonl")
-    train, valid = ([r for r in records if r.get("kind") == kind] for kind in ("train", "valid"))
-    seed = model.config.seed
-    held_out = pick(data.valid, 1000, seed)
-    # Sentences of middling length show most: short ones are easy, long ones hopeless.
-    middling = np.abs(held_out.lengths - np.median(held_out.lengths)).argsort(kind="stable")
-    rows = held_out.rows[middling[:7]]
-    shown = data.valid.text(data.tokenizer, rows)
-    names = dict(enumerate(data.valid.label_names))
-    given = [-1] * len(rows) if held_out.labels is None else held_out.labels[middling[:7]].tolist()
-    labels = [names.get(row) for row in given]
-    kl: list[float] = []
-    reconstructions: list[tuple[str, str]] = []
-    interpolation: list[str] = []
-    if model.latent:
-        found = survey(model.vae, held_out, seed, summaries=False)
-        parts = found.kl.mean(0).tolist()
-        kl = parts if len(parts) == model.latent else []  # it has parts only between two Gaussians
-        reconstructions = list(
-            zip(shown[:6], model.reconstruct(shown[:6], label=labels[:6]), strict=True)
-        )
-        interpolation = model.interpolate(shown[0], shown[-1], 8)
-    diagnosis = None
-    if min(len(held_out), len(data.train)) > 1:
-        examined = examine(model.vae, held_out, pick(data.train, 1000, seed), seed=seed)
-        diagnosis = diagnose(examined, model.config.model_dump())
-    facts = describe(model.config, data)
-    last = records[-1] if records else {"seconds": 0.0, "step": 0}
-    parameters = sum(p.numel() for p in model.vae.parameters())
-    report = Report(
-        title=run.resolve().name,
-        summary={
-            "corpus": str(model.config.corpus.source),
-            "sentences": " / ".join(f"{facts[part]:,} {part}" for part in PARTS),
-            "tokenizer": f"{facts['tokenizer']}, {facts['vocabulary']:,} tokens: {facts['reason']}",
-            "recipe": model.config.recipe,
-            "parameters": f"{parameters:,}",
-            "trained": f"{last['seconds'] / 60:.1f} min, {last['step']:,} steps",
-        },
-        settings=model.config.model_dump(exclude_none=True),
-        train=train,
-        valid=valid,
-        table=evaluations(run),
-        kl_per_dimension=kl if len(kl) == model.latent else [],
-        samples=model.sample(10, seed=seed),
-        reconstructions=reconstructions,
-        interpolation=interpolation,
-        diagnosis=diagnosis,
-    )
-    if processes.first():
-        report.write(run / "report.html")
-    return run / "report.html"

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-LONGEST_LABEL = 200
+from .text.readers import plain
+
+LONGEST_LABEL, LARGEST_SIZE = 200, 1 << 20
 
 
 class Section(BaseModel):
@@ -21,15 +23,15 @@ class CorpusSettings(Section):
     label_field: str | None = None
     valid_fraction: float = 0.05
     test_fraction: float = 0.05
-    max_tokens: int = 256
-    max_chars: int = 100_000
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    max_chars: Annotated[int, Field(ge=1)] = 100_000
     on_bad: Literal["error", "skip", "replace"] = "error"
 
 
 class TokenizerSettings(Section):
     kind: str = "auto"
-    vocab_size: int | None = None
-    min_count: int = 1
+    vocab_size: Annotated[int, Field(le=1 << 31)] | None = None
+    min_count: Annotated[int, Field(ge=1, le=1 << 31)] = 1
 
 
 class HeadSettings(Section):
@@ -41,8 +43,8 @@ class HeadSettings(Section):
 
 def _label(name: str) -> str:
     """A label is shown on terminals: no control characters, as `text.readers` has it."""
-    if not name.isprintable() or len(name) > LONGEST_LABEL:
-        raise ValueError(f"a label is at most {LONGEST_LABEL} printable characters")
+    if plain(name) != name or len(name) > LONGEST_LABEL:
+        raise ValueError(f"a label is at most {LONGEST_LABEL} characters, none of them controls")
     return name
 
 
@@ -55,8 +57,8 @@ class LabelSettings(Section):
     """
 
     condition: bool = True
-    size: int = 16
-    hidden: float = 0.1
+    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)] = 16
+    hidden: Annotated[float, Field(ge=0, le=1)] = 0.1
     shares: dict[Annotated[str, AfterValidator(_label)], Annotated[float, Field(ge=0, le=1)]] = {}
 
 
@@ -83,22 +85,22 @@ class TrainingSettings(Section):
     see `learning.procedures`; average: `learning.averaging`.
     """
 
-    epochs: float = 20.0
-    max_steps: int | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e9)] = 20.0
+    max_steps: Annotated[int, Field(ge=1)] | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    batch_tokens: int | None = None
-    batch_sentences: int | None = None
-    clip: float = 5.0
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    batch_sentences: Annotated[int, Field(ge=1)] | None = None
+    clip: Annotated[float, Field(gt=0)] = 5.0
     parts: int | None = None
     strategy: str = "ddp"
     recompute: bool = False
-    init: float | None = None
+    init: Annotated[float, Field(gt=0, le=1e3)] | None = None
     validations: Annotated[float, Field(gt=0)] = 1.0
     valid_sentences: Annotated[int, Field(ge=1)] = 10_000
     patience: int = 5
     threads: Annotated[int, Field(ge=1)] | None = None
     device: str = "auto"
-    aggressive: int = 0
+    aggressive: Annotated[int, Field(ge=0)] = 0
     pretrain: float = 0.0
     average: float | None = None
     compile: bool = False

@@ -1,7 +1,6 @@
 """Space: a model and the sentences that it learned from, to move about among."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from . import cloud as clouds
 from . import directions, latent
+from .answers import Cluster, Neighbour, Outlier, Written
 from .bundle import TextVAE
 from .cloud import Cloud
 from .directions import Direction
@@ -26,49 +26,6 @@ THINNED = 2000
 
 FAR = 0.995
 """A point is far from the data when it's farther than this share of the held-out sentences."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """Written from z. beyond: the share of held-out sentences that are nearer to the data than z;
-    far: whether that is more than `FAR`. t: where on its way."""
-
-    text: str
-    z: Float[Tensor, "D"]
-    beyond: float
-    far: bool
-    t: float = 0.0
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A training sentence and its Euclidean distance."""
-
-    text: str
-    distance: float
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class Outlier:
-    """nll: -log p(x), nats; tokens counts ``</s>``. distance: -log q(z) at its posterior mean,
-    nats; beyond: the share of held-out sentences whose distance is less."""
-
-    text: str
-    nll: float
-    tokens: int
-    distance: float
-    beyond: float
-    far: bool
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """centre: what is written from its mean. examples: its sentences nearest to that."""
-
-    size: int
-    centre: Written
-    examples: list[str]
 
 
 class Space:
@@ -271,13 +228,15 @@ class Space:
         ]
 
     def labelled(self, name: str) -> Float[Tensor, "N D"]:
-        """Means of a label's training sentences, of each once however often it is there. Raises
-        UserError for a label there is not."""
+        """Means of a label's training sentences, of each once however often it is there, and read
+        without it, or it would be read off again. Raises UserError for a label there is not."""
         if name not in self.cloud.names or self.cloud.label is None:
             known = ", ".join(self.cloud.names) or "none: it was trained without --label-field"
             raise UserError(f"there is no label {name!r} in this run's corpus. There are: {known}")
         rows = (self.cloud.label == list(self.cloud.names).index(name)).nonzero()[:, 0].tolist()
         first = dict(zip(reversed(self.cloud.text(rows)), reversed(rows), strict=True))
+        if self._model is not None and self.model.labels:
+            return self.all_at(list(first))
         return self.cloud.mean[sorted(first.values())]
 
     def direction(

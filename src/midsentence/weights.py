@@ -90,6 +90,7 @@ def build(make: Callable[[], Part], settings: Mapping[str, Any], weights: Path) 
     """``make()``, which follows `settings`, with the weights of a file.
 
     Settings that ask for more than the file holds are found before any memory is taken for them.
+    The global random state is left alone.
     Raises UserError where the two don't fit, or a weight is no finite number.
     """
     found = shapes(weights)
@@ -97,7 +98,8 @@ def build(make: Callable[[], Part], settings: Mapping[str, Any], weights: Path) 
     try:
         with torch.device("meta"), _Unwritten(), _no_more_than(found, weights.parent):
             _compare(make(), found, weights.parent)
-        made = make()
+        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten below
+            made = make()
     except UserError:
         raise
     except MemoryError:

@@ -8,6 +8,7 @@ counts as what it was until the last of them is there.
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 
 from .errors import UserError
 from .opening import FORMAT, digest
+
+UNFINISHED = re.compile(r"\.(.+)\.(\d+)(\.old)?\.part")
 
 
 def flush(path: Path) -> None:
@@ -50,15 +53,32 @@ def _beside(path: Path) -> Iterator[Path]:
             _remove(temporary)
 
 
+def unfinished(name: str) -> bool:
+    """Whether it is a name that only we give, to what is being written."""
+    return UNFINISHED.fullmatch(name) is not None
+
+
 def clean(folder: Path) -> None:
     """Remove what a process that was killed had begun to write; a folder that it had moved aside
     for a new one gets its name again, if nothing has it."""
-    for left in folder.glob(".*.old.part"):
-        name = left.name[1:].rsplit(".", 3)[0]
-        if not (folder / name).exists():
-            left.rename(folder / name)
-    for left in folder.glob(".*.part"):
-        _remove(left)
+    left = [path for path in folder.glob(".*.part") if unfinished(path.name)]
+    for path in sorted(left, key=lambda path: not path.name.endswith(".old.part")):
+        name, process, aside = UNFINISHED.fullmatch(path.name).groups()  # type: ignore[union-attr]
+        if _alive(int(process)):
+            continue
+        if aside and not (folder / name).exists():
+            path.rename(folder / name)
+        else:
+            _remove(path)
+
+
+def _alive(process: int) -> bool:
+    """Whether another process of this machine has this number."""
+    try:
+        os.kill(process, 0)
+    except (OSError, OverflowError) as error:
+        return isinstance(error, PermissionError)
+    return process != os.getpid()
 
 
 def _remove(path: Path) -> None:
@@ -72,6 +92,8 @@ def claimed(folder: Path) -> Iterator[None]:
     A lock of the system's that ends with its process, however that ends. Raises UserError.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     # Who only looks (`busy`) has it for a moment.

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..processes import like
 
 EVERY = 10
@@ -20,9 +21,16 @@ class Average:
     4, where it begins once validation stops improving. Steps that are too long to settle anywhere
     go around a place that generalises better than any of them. What is validated and kept is the
     mean; training goes on from the weights themselves. Set as ``training.average``.
+
+    Raises UserError for a model with batch normalisation (``posterior.gamma``): what it knows of
+    the corpus holds for the weights themselves, and the mean of that is not what the mean of the
+    weights would see (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
+    Generalization", section 3.2).
     """
 
     def __init__(self, model: nn.Module, start: float | None):
+        if start is not None and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+            raise UserError("training.average goes without posterior.gamma: set gamma to 0")
         self.start = 1.0 if start is None else start
         self.count = torch.zeros((), dtype=torch.long)
         named = model.named_parameters() if start is not None else ()

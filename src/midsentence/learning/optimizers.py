@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from ..errors import UserError
 from ..processes import whole
 from .schedules import hold_cosine, warm_cosine
 
@@ -34,7 +35,8 @@ class Rule:
 class AdamW(Rule):
     """AdamW (Loshchilov & Hutter 2019), a line up over `warmup`, half a cosine down to `floor`.
 
-    `warmup` is a part of the run, `floor` a part of `lr`. Weight decay is on matrices only.
+    `warmup` is a part of the run, `floor` a part of `lr`. Weight decay is on matrices only. Raises
+    UserError for an lr that is not above 0, or a beta2 that is no decay.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class SGD(Rule):
     From epoch `halve_from` on, `halve_after` validations in a row that are no better halve the rate
     and go back to the best weights; training ends at the `halvings`-th (He et al. 2019, "Lagging
     Inference Networks and Posterior Collapse in Variational Autoencoders", appendix B). Better is
-    as in their code: than the best since the last halving, the one that brought it included.
+    as in their code: than the best since the last halving, the one that brought it included. Raises
+    UserError for an lr that is not above 0.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class SGD(Rule):
         halve_after: int = 2,
         halvings: int = 5,
     ):
+        _above_0(lr=lr)
         self.each = [torch.optim.SGD((p for _, p in parameters), lr=lr, fused=True)]
         self.lr, self.halve_from, self.halve_after = lr, halve_from, halve_after
         self.halvings = halvings
@@ -104,6 +108,7 @@ class Mixed(Rule):
     On small corpora SGD finds a decoder that generalises better, while under SGD the encoder wakes
     too late to save the latent. `lr` is AdamW's; `sgd_lr` is for gradients of nats per sentence,
     clipped on their own, held for the part `hold` of the run and then taken down by half a cosine.
+    Raises UserError as `AdamW` does, for `sgd_lr` too.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class Mixed(Rule):
         floor: float = 0.02,
         beta2: float = 0.99,
     ):
+        _above_0(lr=lr, sgd_lr=sgd_lr)
         named = list(parameters)
         reads = [p for n, p in named if n.startswith(READING)]
         writes = [p for n, p in named if not n.startswith(READING)]
@@ -137,9 +143,18 @@ class Mixed(Rule):
         ][: len(self.each)]
 
 
+def _above_0(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not 0 < rate < math.inf:
+            raise UserError(f"optimizer.{name} = {rate}: it must be a number above 0")
+
+
 def adamw(
     parameters: Iterable[nn.Parameter], lr: float, decay: float, beta2: float
 ) -> torch.optim.Optimizer:
+    _above_0(lr=lr)
+    if not 0 <= beta2 < 1:
+        raise UserError(f"optimizer.beta2 = {beta2}: it must be from 0 to 1, below 1")
     held = list(parameters)
     groups = [
         {"params": [p for p in held if p.ndim > 1], "weight_decay": decay},

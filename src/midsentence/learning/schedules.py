@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from ..errors import UserError
+
 Schedule = Callable[[float], float]
 
 
@@ -51,7 +53,8 @@ def logistic(
     """
     if middle <= 0:
         return stop
-    return start + (stop - start) / (1 + math.exp(-steepness * (progress - middle) / middle / 2))
+    below = -steepness * (progress - middle) / middle / 2
+    return start + (stop - start) / (1 + math.exp(min(700.0, below)))  # short of overflow
 
 
 def cosine(progress: float, *, start: float = 0.0, stop: float = 1.0, over: float = 0.3) -> float:
@@ -76,8 +79,10 @@ def cyclical(
     Fu et al. 2019, "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing",
     eq. 6-7. Each cycle begins from a latent that already means something, so it ends with more
     information than one annealing does; the bound goes down at the start of each, and early
-    stopping counts only validations at full weight.
+    stopping counts only validations at full weight. Raises UserError for fewer than one cycle.
     """
+    if cycles < 1:
+        raise UserError("beta.cycles must be at least 1; for no annealing use beta.kind=constant")
     place = 1.0 if progress >= 1 else (progress * cycles) % 1.0
     return start + (stop - start) * _ramp(place, ratio)
 
@@ -106,5 +111,7 @@ def hold_cosine(progress: float, *, hold: float, floor: float) -> float:
 
 
 def schedule(kind: str, **settings: float) -> Schedule:
-    """The schedule `kind` with its settings fixed."""
-    return partial(SCHEDULES[kind], **settings)
+    """The schedule `kind` with its settings fixed. Raises UserError for ones that mean nothing."""
+    found = partial(SCHEDULES[kind], **settings)
+    found(0.0)
+    return found

@@ -28,8 +28,8 @@ OUTSIDE, EXPECTED_OUTSIDE = 0.75, 0.05
 hole, for `doctor` counts those below the 5 % quantile of the z of sentences."""
 
 NEAR_CAP = 1.0
-"""Nats under ln N from which on the measured MI says more about N than about z, and KL - MI is no
-estimate of the marginal KL any more, only an upper bound."""
+"""Nats under its cap from which on the measured MI says more about N than about z, and KL - MI is
+no estimate of the marginal KL any more, only an upper bound."""
 
 FORGOTTEN = 0.5
 """An over-fitted latent: of what z tells about training sentences, less than this part holds for
@@ -50,12 +50,13 @@ class Examination:
       that is predicted. kl_per_dimension: empty where the KL has no parts a dimension.
     - Under a prior without a density (a diffusion) elbo, kl and what is made of them are nan. In a
       model with labels everything is given the label, and z is exchanged within one.
-    - kl = mi + marginal_kl. mi: I(x; z) under q, at most mi_cap = ln N. marginal_kl:
-      KL(q(z) || p(z)), q(z) the mean of all posteriors (Hoffman & Johnson 2016, "ELBO Surgery:
-      Yet Another Way to Carve Up the Variational Evidence Lower Bound").
+    - kl = mi + marginal_kl. mi: I(x; z) under q, at most mi_cap = ln N, or in a model with labels
+      I(x; z | y), at most the mean of ln N_y over sentences, N_y of whom have the label of each.
+      marginal_kl: KL(q(z) || p(z)), q(z) the mean of all posteriors (Hoffman & Johnson 2016, "ELBO
+      Surgery: Yet Another Way to Carve Up the Variational Evidence Lower Bound").
     - moments_kl: KL(N(m, v) || p(z)), with the means m and variances v of q(z) in each dimension.
-      It is never above the marginal KL, and has no cap; only where the prior is a Gaussian that
-      factorises.
+      It is never above the marginal KL (under a flow posterior, whose moments are of draws, up to
+      their noise), and has no cap; only where the prior is a Gaussian that factorises.
     - outside: share of prior samples less probable under q(z) than 95 % of the z of sentences are
       (each under the posteriors of all others). 0.05 if q(z) is the prior; 1 is one big hole.
     - active_units: threshold -> dimensions whose posterior mean varies over sentences by at least

@@ -20,7 +20,13 @@ from ..generate import prior_sample
 from ..text.batches import Batch, by_length
 from ..vae import VAE, draw
 from .diagnosis import EXPECTED_OUTSIDE, Examination
-from .likelihood import COSTLY, active_units, log_aggregate, mutual_information
+from .likelihood import (
+    COSTLY,
+    active_units,
+    log_aggregate,
+    most_information,
+    mutual_information,
+)
 from .survey import GROUP, Sentences, Survey, groups, measuring, survey
 
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
@@ -107,19 +113,31 @@ def spread(vae: VAE, found: Survey, seed: int = 0) -> Float[Tensor, "D"]:
     return variance
 
 
-def moments_kl(vae: VAE, z: Float[Tensor, "N D"]) -> float:
-    """KL(N(m, v) || p(z)) in nats, with the moments of z in each dimension; nan for other priors.
+def moments_kl(vae: VAE, found: Survey) -> float:
+    """KL(N(m, v) || p(z)) in nats, m and v the moments of q(z) in each dimension; nan for other
+    priors.
 
     KL(q(z) || p) = KL(q(z) || N(m, v)) + KL(N(m, v) || p) where p is a Gaussian that factorises,
     since E_q[log N(m, v) - log p] is of second order in z_d: so it is never above the marginal KL.
+    q(z) is the mean of N posteriors, so m is the mean of their means, and v that of their variances
+    plus the variance of the means. Where a variance has no formula the moments are those of one z a
+    sentence, and the D / N nats that N draws of a Gaussian are away from it are taken off.
     """
-    with torch.no_grad():
+    with measuring(vae, seed=0):
         p = vae.prior()
         factorises = isinstance(p, Independent) and isinstance(p.base_dist, Normal)
         if not factorises or vae.labels is not None:
             return math.nan
-        own = Normal(z.mean(0), z.std(0, correction=0).clamp_min(1e-6))
-        return float(kl_divergence(own, p.base_dist).sum())
+        try:
+            q = vae.posterior(found.summary)
+            mean, chance = q.mean, 0.0
+            inner: Tensor = q.variance.mean(0)
+        except NotImplementedError:
+            mean, chance = found.z, found.z.shape[1] / len(found.z)
+            inner = torch.zeros_like(mean[0])
+        variance = (inner + mean.var(0, correction=0)).clamp_min(1e-12)
+        own = Normal(mean.mean(0), variance.sqrt())
+        return max(float(kl_divergence(own, p.base_dist).sum()) - chance, 0.0)  # nan stays nan
 
 
 def outside(vae: VAE, found: Survey, blind: Float[Tensor, "N D"]) -> float:
@@ -173,9 +191,9 @@ def _information(vae: VAE, found: Survey, blind: Float[Tensor, "N D"], seed: int
     return {
         "kl": kl,
         "mi": mi,
-        "mi_cap": math.log(most),
+        "mi_cap": most_information(some.label),
         "marginal_kl": kl - mi,
-        "moments_kl": moments_kl(vae, found.z),
+        "moments_kl": moments_kl(vae, found),
         "outside": outside(vae, some, blind[:most]),
         "posterior_variance": spread(vae, found, seed).tolist(),
         "aggregate_variance": found.z.var(0, correction=0).tolist(),

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Independent
 from ..parts.diffusion import Denoised
 from ..text.batches import Batch
 from ..vae import VAE, draw
-from .survey import Sentences, Survey, shared, survey
+from .survey import Sentences, Survey, measuring, shared, survey
 
 POSITIONS = 16384
 """Decoder positions computed at once in importance weighting; any value gives the same figure."""
@@ -41,12 +41,22 @@ def mutual_information(vae: VAE, found: Survey, most: int | None = None) -> floa
     """I_q(x; z) = E[log q(z|x) - log q(z)] in nats, q(z) the mean of all N posteriors.
 
     Hoffman & Johnson 2016, "ELBO Surgery". q(z) is the mean over the whole set, not over a batch,
-    so the cap is ln N. `most` takes the first so many sentences only (for watching training). In a
-    model with labels it is I(x; z | y), q(z|y) the mean over the sentences of label y, so that
-    kl - mi is still the KL of the aggregate posterior from the prior.
+    so the cap is ln N (`most_information`). `most` takes the first so many sentences only (for
+    watching training). In a model with labels it is I(x; z | y), q(z|y) the mean over the sentences
+    of label y, so that kl - mi is still the KL of the aggregate posterior from the prior.
     """
     found = found.first(most)
     return float((found.log_qz - log_aggregate(vae, found, found.z, found.label)).mean())
+
+
+def most_information(label: Int[Tensor, "N"]) -> float:
+    """What `mutual_information` cannot exceed on sentences of these labels, in nats.
+
+    sum_y (N_y / N) ln N_y: z can tell a sentence only from the others of its label. ln N where all
+    have the same one, as in a model without labels.
+    """
+    counts = label.unique(return_counts=True)[1].double()
+    return float((counts * counts.log()).sum() / len(label))
 
 
 def log_aggregate(
@@ -62,7 +72,8 @@ def log_aggregate(
     others: there is one z of each sentence, and its own posterior is left out (nan if it is alone).
     """
     parts = []
-    with torch.no_grad():
+    # In training a posterior with batch normalisation would be another, and learn from this.
+    with measuring(vae, seed=0):
         q = vae.posterior(found.summary)
         # A flow passes every z through its nets for every sentence.
         room = 1 << (24 if isinstance(q, Independent) else 20)
@@ -88,7 +99,7 @@ def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
         "log_px": log_px,
         "kl": kl,
         "mi": mutual_information(vae, found, most),
-        "mi_cap": math.log(most),
+        "mi_cap": most_information(found.label[:most]),
         "active_units": active_units(found.mean),
         "ppl_bound": perplexity((kl - log_px) * len(sentences) / words),
     }
@@ -114,7 +125,8 @@ def importance_weighted(
     log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a lower bound in expectation that rises to
     log p(x) with K (Burda et al. 2016, eq. 8). q is the posterior, or a `proposal` of the summary
     (`learning.proposals`), under which the bound may be tighter. The error is the delta method's,
-    sqrt((mean(r^2) - 1) / K) with r the weights over their mean. `progress` is told how many more
+    sqrt((mean(r^2) - 1) / K) with r the weights over their mean; of one sample it is not known, and
+    nan, but for a language model, whose likelihood is exact. `progress` is told how many more
     sentences are done. Both are nan, and nothing is computed, under a prior without a density.
     """
     if isinstance(vae.prior(), Denoised):
@@ -134,6 +146,8 @@ def importance_weighted(
             total = total.logaddexp(log_w.logsumexp(0))
             squares = squares.logaddexp((2 * log_w).logsumexp(0))
         mean = total - math.log(samples)
+        if samples == 1 and vae.latent:
+            return mean, torch.full_like(mean, math.nan)
         square = (squares - 2 * mean).exp() / samples
         return mean, ((square - 1).clamp_min(0) / samples).sqrt()
 
@@ -156,9 +170,10 @@ def evaluate(
 
     A `proposal` is for the first alone: everything else is of the model's own posterior.
     sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
-    over sentences; `estimator_stderr` is the part of it that more samples would remove. `ppl` is
-    over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a sentence. Under
-    a prior without a density (`parts.diffusion`) all that needs log p(z) is nan, and `samples` 0.
+    over sentences; `estimator_stderr` is the part of it that more samples would remove, nan of one
+    sample. `ppl` is over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a
+    sentence. Under a prior without a density (`parts.diffusion`) all that needs log p(z) is nan,
+    and `samples` 0.
     """
     found = survey(vae, sentences, seed)
     if vae.latent == 0:
@@ -189,7 +204,7 @@ def evaluate(
         "ppl": perplexity(nll * count / tokens),
         "bits_per_byte": float(nll * count / math.log(2) / held) if held else math.nan,
         "mi": mi,
-        "mi_cap": math.log(count),
+        "mi_cap": most_information(found.label),
         "active_units": active_units(found.mean),
         "latent": vae.latent,
         "marginal_kl": kl - mi,

@@ -6,7 +6,7 @@ figures but lengths are shares, 0 to 1.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -109,8 +109,16 @@ def distinct(written: Sequence[Sentence], order: int) -> float:
     return len(total) / total.total() if total else math.nan
 
 
+def copies(written: Iterable[Sentence], train: Iterable[Sentence]) -> list[Sentence]:
+    """Those of the sentences, each once, that are word for word among the training sentences: these
+    are gone through once, and may be more than memory holds."""
+    asked = {tuple(sentence) for sentence in written}
+    return list({known for sentence in train if (known := tuple(sentence)) in asked})
+
+
 def novelty(written: Sequence[Sentence], train: Sequence[Sentence]) -> float:
-    """Share of the sentences that are not, word for word, among the training sentences."""
+    """Share of the sentences that are not, word for word, among the training sentences, of which
+    their `copies` are enough."""
     known = {tuple(sentence) for sentence in train}
     return float(np.mean([tuple(sentence) not in known for sentence in written]))
 

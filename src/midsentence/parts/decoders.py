@@ -211,6 +211,8 @@ class TransformerDecoder(Decoder):
         super().__init__()
         check_heads(hidden, heads)
         inject = check_injection(inject, latent, ("state", "input", "add", "skip", "memory"))
+        if "memory" in inject and memory < 1:
+            raise UserError("decoder.memory must be at least 1 where inject has 'memory'")
         self.prefix = (
             nn.Linear(latent, layers * memory * 2 * hidden) if "memory" in inject else None
         )

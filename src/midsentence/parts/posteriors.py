@@ -146,13 +146,13 @@ class LowRankGaussian(GaussianPosterior):
     """Gaussian with covariance F F' + diag(sigma^2), F of `rank` columns.
 
     Between the diagonal and the full one. Ong, Nott & Smith 2018, "Gaussian Variational
-    Approximation with a Factor Covariance Structure".
+    Approximation with a Factor Covariance Structure". Raises UserError for a rank below 1.
     """
 
     def __init__(self, summary: int, latent: int, *, rank: int = 4, gamma: float = 0.0):
-        super().__init__(summary, latent, latent * (rank + 1), gamma)
         if rank < 1:
             raise UserError("posterior.rank must be at least 1")
+        super().__init__(summary, latent, latent * (rank + 1), gamma)
 
     def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
         mean, others = self.split(h)

@@ -22,8 +22,7 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
     number = 0
     try:
         schema, batches = _opened(source)
-        strings = [f.name for f in schema if pyarrow.types.is_string(f.type)
-                   or pyarrow.types.is_large_string(f.type)]  # fmt: skip
+        strings = [field.name for field in schema if _is_text(field.type)]
         if text is None:
             text = "text" if "text" in strings else strings[0] if len(strings) == 1 else None
         for wanted, known in ((text, strings), (label, schema.names)):
@@ -45,6 +44,14 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise UserError(f"{source}:{number + 1}: cannot be read ({first})") from None
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def _opened(source: str) -> tuple[Any, Iterator[Any]]:

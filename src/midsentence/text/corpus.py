@@ -9,14 +9,15 @@ from typing import Any
 
 from ..errors import UserError
 from ..opening import verify_early
-from ..writing import clean, write_manifest
+from ..writing import clean, unfinished, write_manifest
 from .readers import PARTS, Line, files, read
 from .splitting import split
-from .store import TokenStore
+from .store import FILES, TokenStore
 from .tokenizer import Tokenizer
 from .tolerance import Bad
 
-WORDS = ("tokenizer.json",)
+WORDS, MANIFEST = ("tokenizer.json",), "manifest.json"
+SPOOLS = {part: f".{part}.lines" for part in PARTS}
 SPOOL: Any = {"encoding": "utf-8", "newline": "\n"}
 
 
@@ -41,6 +42,23 @@ class Corpus:
         if any(store.highest() >= tokenizer.vocab_size for store in stores):
             raise UserError(f"{folder}: its sentences are of another tokenizer: train afresh")
         return cls(folder, tokenizer, *stores)
+
+
+def vacant(folder: Path) -> None:
+    """Raises UserError where a folder holds anything but a corpus of ours, whole or begun."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in PARTS and path.is_dir():
+            ours = all(p.is_file() and p.name in (*FILES, MANIFEST) for p in path.iterdir())
+        else:
+            ours = path.name in (*WORDS, MANIFEST, *SPOOLS.values()) or unfinished(path.name)
+        if not ours:
+            raise UserError(f"{path} is in the way and not ours: choose another --out")
+    try:
+        verify_early(folder, WORDS)
+        if (folder / WORDS[0]).exists():
+            Tokenizer.load(folder / WORDS[0])
+    except UserError:
+        raise UserError(f"{folder} is in the way and not ours: choose another --out") from None
 
 
 def prepare(
@@ -68,8 +86,10 @@ def prepare(
 
     on_bad: what becomes of lines that can't be read (`readers.Bad`). told: of what was left out.
 
-    Raises UserError, and leaves nothing behind, where a source cannot be read or is too small.
+    Raises UserError, and leaves nothing behind, where a source cannot be read or is too small, or
+    the folder holds something else.
     """
+    vacant(folder)
     bad, name = Bad(on_bad), source if isinstance(source, str) else " ".join(source)
     named = files(source)
     if [*named, valid, test].count("-") > 1:
@@ -87,7 +107,7 @@ def prepare(
     }
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    spools = {part: folder / f".{part}.lines" for part in PARTS}
+    spools = {part: folder / name for part, name in SPOOLS.items()}
     try:
         clean(folder)  # of what was begun by a process that was killed
         with ExitStack() as stack:

@@ -20,6 +20,9 @@ MANY = 1 << 20
 """Sentences whose lengths are held in memory."""
 
 FORMAT = 1
+MOST_NAMES = 100_000
+"""Different labels, which are held in memory."""
+
 CHUNK_LINES, CHUNK_CHARS = 4096, 1 << 20
 DTYPES = ("uint16", "uint32")
 ARRAYS = ("tokens", "offsets", "sizes", "labels")
@@ -143,6 +146,11 @@ def _fill(
             -1 if line.label is None else numbers.setdefault(line.label, len(numbers))
             for line, _ in kept
         ]
+        if len(numbers) > MOST_NAMES:
+            raise UserError(
+                f"the label field has more than {MOST_NAMES:,} different values: choose another "
+                "--label-field"
+            )
         files["tokens"].write(np.array(list(chain(*(ids for _, ids in kept))), dtype).tobytes())
         files["offsets"].write(ends.tobytes())
         files["sizes"].write(np.array(sizes, np.int32).tobytes())

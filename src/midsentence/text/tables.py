@@ -77,7 +77,7 @@ def _columns(
     bad: Bad,
 ) -> Iterator[tuple[int, str, str | None]]:
     """Records of a table. Names are those of the first row; numbers mean that it is no header."""
-    start, here, held = 0, 0, 0
+    start, here, held, width = 0, 0, 0, 0
 
     def feed() -> Iterator[str]:
         nonlocal start, here, held
@@ -105,10 +105,17 @@ def _columns(
         if not any(record):
             continue
         if columns is None:
+            width = len(record)
             columns, has_header = _layout(record, name, number, text, label)
             if has_header:
                 continue
         place, other = columns
+        if any(record[width:]):
+            bad(
+                f"{name}:{number}: {len(record)} columns where the first row has {width}"
+                + ": put quotes around text with commas" * (mark == ",")
+            )
+            continue
         if (most := max(place, other or 0)) >= len(record):
             bad(f"{name}:{number}: has {len(record)} columns: there is no {most}, from 0")
             continue
