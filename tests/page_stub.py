@@ -173,6 +173,10 @@ def make_app(
         if not corpus:
             raise HTTPException(404, "this run has no corpus to make a map of")
 
+    def around() -> None:
+        if not corpus:
+            raise HTTPException(422, "this run has no corpus to move about in")
+
     def file(name: str) -> Response:
         path = PAGE / name
         if "/" in name or not path.is_file() or path.suffix not in TYPES:
@@ -189,6 +193,7 @@ def make_app(
     def model():
         return {
             "name": "stub",
+            "weights": "0" * 64,
             "latent": D,
             "labels": [],
             "encoder": "lstm",
@@ -287,7 +292,7 @@ def make_app(
             "reconstruction": made.written(z),
             "x": float(xy[0]) if corpus else None,
             "y": float(xy[1]) if corpus else None,
-            "neighbours": made.neighbours(z),
+            "neighbours": made.neighbours(z) if corpus else [],
         }
 
     @app.post("/v1/encode")
@@ -307,6 +312,8 @@ def make_app(
     @app.post("/v1/interpolate")
     async def interpolate(request: Request):
         body = await asked(request, "a", "b", "steps", "path", "nll")
+        if body["path"] == "density":
+            around()
         a, b = made.place(body["a"]), made.place(body["b"])
         ts = np.linspace(0, 1, body["steps"])
         answer: dict[str, Any] = {
@@ -318,12 +325,14 @@ def make_app(
 
     @app.post("/v1/analogy")
     async def analogy(request: Request):
+        around()
         body = await asked(request, "a", "b", "c")
         a, b, c = (made.place(body[k]) for k in "abc")
         return {"written": made.written(c + b - a)}
 
     @app.post("/v1/edit")
     async def edit(request: Request):
+        around()
         body = await asked(request, "text", "direction", "strength")
         if body["direction"] not in directions:
             raise HTTPException(422, f"there is no direction {body['direction']!r}")
@@ -335,6 +344,7 @@ def make_app(
 
     @app.post("/v1/direction")
     async def direction(request: Request):
+        around()
         body = await asked(request, "name", "from", "to", "method")
         if body["name"] in directions:
             raise HTTPException(

@@ -19,14 +19,15 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 
-from midsentence import UserError
+from midsentence import TextVAE, UserError
 from midsentence.measuring.survey import survey
 from midsentence.space import Space
 from midsentence.text.batches import collate
+from midsentence.web import atlas as maps
 from midsentence.web import explorer, service, watching
 from midsentence.web.atlas import Atlas
 from midsentence.web.card import Card
-from midsentence.web.engine import Engine
+from midsentence.web.engine import Engine, Stopped
 from midsentence.web.gate import LOOPBACK
 from midsentence.writing import claimed
 from served import started, until
@@ -132,6 +133,46 @@ def test_one_sentence_is_a_map(space):
     assert np.isfinite(atlas.views["pca"].xy).all()
 
 
+def test_one_dimension_is_a_line(space):
+    cloud, held = (
+        replace(c, mean=c.mean[:, :1], variance=c.variance[:, :1], draw=c.draw[:, :1])
+        for c in (space.cloud, space.held)
+    )
+    atlas = Atlas.of(Space(cloud, held, space.model))
+    centred = cloud.mean[:, 0] - cloud.mean[:, 0].mean()
+    np.testing.assert_allclose(atlas.views["pca"].xy[:, 0], centred, atol=1e-6)
+    assert not atlas.views["pca"].xy[:, 1].any()
+    assert atlas.at(0.5, 3.0, "pca").item() == pytest.approx(float(cloud.mean.mean()) + 0.5)
+
+
+def test_the_nll_of_the_map_is_found_however_busy_the_model_is(space):
+    atlas, engine = Atlas.of(space), Engine(seconds=0.0)
+    atlas.find_nll(engine).join()
+    engine.close()
+    assert atlas.done == len(atlas)
+    assert np.isfinite(atlas.nll).all()
+
+
+def test_the_nll_of_the_map_is_that_of_sentences_with_their_labels(tmp_path, monkeypatch):
+    rows = (f"{'ab'[i % 2] if i % 3 else ''}\t{line}\n" for i, line in enumerate(LINES * 2))
+    (tmp_path / "text.tsv").write_text("".join(rows), "utf-8")
+    done = call(f"train {tmp_path}/text.tsv --out {tmp_path}/run --max-steps 2 --text-field 1 "
+                f"--label-field 0 {SMALL}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    space, asked = Space.open(tmp_path / "run"), []
+    monkeypatch.setattr(
+        maps, "survey", lambda vae, some: (asked.extend(some.labels), survey(vae, some))[1]
+    )
+    atlas, engine = Atlas.of(space, EXTRA), Engine()
+    atlas.find_nll(engine).join()
+    engine.close()
+    names = [*space.model.labels, None]
+    own = [*space.cloud.names, None]
+    assert [names[row] for row in asked] == [own[row] for row in atlas.label]
+    assert {names[row] for row in asked[: -len(EXTRA)]} >= {"a", "b"}
+    assert asked[-len(EXTRA) :] == [-1, -1]
+
+
 def test_a_click_is_decoded(client, space, atlas):
     found = client.post("/v1/map/point", x=0.1, y=0.2, n=3, seed=5)[1]
     z = atlas.at(0.1, 0.2, "pca")
@@ -194,6 +235,19 @@ def test_a_run_without_its_corpus_has_no_map(run, space):
     status, found = client.get("/v1/map")
     assert (status, found["error"]) == (404, "this run has no corpus to make a map of")
     assert client.post("/v1/sample", n=1)[0] == 200
+    model, (a, b) = space.model, LINES[:2]
+    read = client.post("/v1/read", text=a)[1]
+    assert read["mean"] == pytest.approx(model.encode([a])[0].tolist(), abs=1e-5)
+    assert read["reconstruction"]["text"] == model.reconstruct([a])[0]
+    assert (read["neighbours"], read["x"]) == ([], None)
+    ends = {"a": a, "b": model.encode([b])[0].tolist()}
+    for way in ("linear", "spherical"):
+        body = ends | {"steps": 5, "path": way, "nll": True}
+        found = client.ask("POST", "/v1/interpolate", body)[1]
+        assert [w["text"] for w in found["written"]] == model.interpolate(a, b, 5, path=way)
+        assert len(found["nll"]) == 5
+    status, found, _ = client.ask("POST", "/v1/interpolate", ends | {"path": "density"})
+    assert (status, found["error"]) == (422, "this run has no corpus to move about in")
     server.should_exit = True
     thread.join(10)
 
@@ -227,6 +281,37 @@ def test_a_run_is_served_while_it_is_trained(run, tmp_path, monkeypatch):
         assert client.get("/v1/watch")[1]["running"] is True
     server.should_exit = True
     thread.join(10)
+
+
+def test_a_model_that_is_just_being_replaced_is_looked_at_again(run, tmp_path, monkeypatch):
+    """The manifest is written before the files, and until they are there the old ones count."""
+    monkeypatch.setattr(watching, "EVERY", 0.05)
+    folder = shutil.copytree(run, tmp_path / "run")
+    model = TextVAE.from_pretrained(folder)
+    with torch.no_grad():
+        next(model.vae.parameters()).add_(0.1)
+    model.save_pretrained(tmp_path / "next")
+    before, after = (json.loads((f / "manifest.json").read_text("utf-8"))["files"]
+                     for f in (folder, tmp_path / "next"))  # fmt: skip
+    app = watching.Latest(folder, LOOPBACK, None)
+    server, thread, client = started(app)
+    weights = lambda: client.get("/v1/model")[1].get("weights")  # noqa: E731
+    until(lambda: weights() == before["model.safetensors"])
+    looked, open_again = [], TextVAE.from_pretrained
+    monkeypatch.setattr(
+        TextVAE, "from_pretrained", lambda *a, **k: (open_again(*a, **k), looked.append(1))[0]
+    )
+    manifest = {"format": 1, "files": after, "before": before}
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    until(lambda: looked)
+    assert weights() == before["model.safetensors"]
+    for name in after:
+        shutil.copy(tmp_path / "next" / name, folder / name)
+    until(lambda: weights() == after["model.safetensors"])
+    server.should_exit = True
+    thread.join(10)
+    with pytest.raises(Stopped):  # it is the newest that is closed
+        app.app.close.__self__.call(lambda: None)
 
 
 def test_train_watch_shows_a_page_and_ends_with_the_training(tmp_path):

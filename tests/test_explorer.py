@@ -253,6 +253,20 @@ def test_a_click_writes_what_is_there(page):
     expect(page.locator("#point-near li .quote")).to_have_text(near)
 
 
+def test_an_answer_about_a_place_that_was_left_is_dropped(page):
+    held = []
+    page.route("**/v1/map/point", lambda route: held.append(route))
+    page.mouse.click(*centre(page))
+    address(page, "x=")
+    page.select_option("#view", "umap")
+    expect(page).not_to_have_url(re.compile("[#&]x="))
+    with page.expect_response("**/v1/map/point") as answer:
+        held[0].continue_()
+    answer.value.finished()
+    picture(page)
+    expect(page.locator("#point-written")).to_be_empty()
+
+
 def test_samples_by_temperature_seed_and_number(page):
     told = click_map(page)
     expect(page.locator("#point-samples li")).to_have_count(4)
@@ -455,9 +469,15 @@ def test_a_link_restores_the_view(page, visit):
 def test_a_broken_link_opens_the_page(visit, service_url):
     page = visit(
         f"{service_url}/#tab=nothing&centre=a,b&x=&scale=-3&colour=z999&z=1,2&lasso=1&view=no"
+        "&constructor=1&__proto__=1&count=2.5&steps=1000&step=-1&seed=1e99&strength=99&u=7&label=no"
     )
     expect(page.locator("#legend button").first).to_be_visible()
     expect(page.locator("#tab-point")).to_have_attribute("aria-selected", "true")
+    for name, value in (("#count", "4"), ("#seed", "0"), ("#path-steps", "8"), ("#strength", "0")):
+        expect(page.locator(name)).to_have_value(value)
+    with page.expect_request("**/v1/map/point") as asked:
+        page.mouse.click(*centre(page))
+    assert "label" not in asked.value.post_data_json
 
 
 def test_exports(page):
@@ -516,6 +536,65 @@ def test_a_training_is_watched_from_before_there_is_a_model(visit):
         click_map(page)
         page.click("#tab-sliders")
         expect(page.locator("#sliders-list input")).to_have_count(12)
+        page.close()
+
+
+def test_a_training_is_waited_for(visit):
+    """Before it begins, between a stop and a resume, and when it begins anew."""
+    with serving(make_app(400, training=True)) as url:
+        page = visit("about:blank", service=url)
+        page.clock.install()
+        idle = {"records": [], "running": False, "samples": []}
+
+        def once(after, held):
+            answer = idle | {"next": held}
+            address = f"{url}/v1/watch?after={after}"
+            page.route(
+                lambda asked: asked == address, lambda route: route.fulfill(json=answer), times=1
+            )
+
+        for after, held in ((0, 0), (6, 6), (12, 3)):
+            once(after, held)
+        about = page.locator("#watch-about")
+
+        def ten_seconds_later(text):
+            for _ in range(10):
+                page.clock.fast_forward(10_000)
+                page.wait_for_timeout(500)
+                if text in about.text_content():
+                    return
+            raise AssertionError(about.text_content())
+
+        page.goto(f"{url}/#tab=watch")
+        expect(about).to_contain_text("Nothing is being trained here yet")
+        ten_seconds_later("Training: step 150")
+        expect(about).to_contain_text("Not training now: step 150")
+        with page.expect_request(lambda r: r.url == f"{url}/v1/watch?after=0"):
+            ten_seconds_later("Training: step 300")
+        page.close()
+
+
+def test_what_the_last_model_said_goes_with_it(visit):
+    with serving(make_app(400, training=True)) as url:
+        page = visit(url)
+        expect(page.locator("#legend button").first).to_be_visible()
+        click_map(page)
+        address(page, "x=")
+        read(page, A)
+        go_from_a_to_b(page)
+        page.click("#tab-sliders")
+        expect(page.locator("#sliders-from")).not_to_contain_text("centre of the data")
+
+        def renewed(route):
+            told = route.fetch()
+            route.fulfill(response=told, json=told.json() | {"weights": "1" * 64})
+
+        page.route("**/v1/model", renewed)
+        expect(page.locator("#sliders-from")).to_contain_text("centre of the data", timeout=8000)
+        expect(page.locator("#point-written")).to_be_empty()
+        for name in ("#path-found", "#read-found"):
+            expect(page.locator(name)).to_have_attribute("hidden", "")
+        expect(page).not_to_have_url(re.compile("[#&]x="))
         page.close()
 
 
@@ -635,8 +714,26 @@ def test_without_a_corpus_the_tools_work_and_the_map_says_why(visit):
     with serving(make_app(300, corpus=False)) as url:
         page = visit(url, allow=("404",))
         expect(page.locator("#empty")).to_contain_text("This run has no corpus to make a map of")
+        expect(page.locator("#empty")).to_contain_text("A − B + C need them")
         read(page, A)
+        expect(page.locator("#path-way option[value=density]")).to_be_disabled()
         go_from_a_to_b(page)
+        page.close()
+
+
+def test_a_language_model_is_told_apart_from_no_model(visit):
+    with serving(make_app(300, corpus=False)) as url:
+        page = visit("about:blank", allow=("404",), service=url)
+
+        def plain(route):
+            told = route.fetch()
+            none = {"latent": 0, "active": [], "loc": [], "scale": []}
+            route.fulfill(response=told, json=told.json() | none)
+
+        page.route("**/v1/model", plain)
+        page.goto(url)
+        expect(page.locator("#about")).to_contain_text("a language model")
+        expect(page.locator("#empty")).not_to_contain_text("still works")
         page.close()
 
 
@@ -673,6 +770,7 @@ def test_a_label_is_sent_along_where_the_model_has_some(visit, service_url):
     page.goto(service_url)
     expect(page.locator("#legend button").first).to_be_visible()
     click_map(page)
+    expect(page.locator("#label option").first).to_have_text("no label")
     with page.expect_request("**/v1/map/point") as asked:
         page.select_option("#label", "<b>loud")
     assert asked.value.post_data_json["label"] == "<b>loud"

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 
 import pytest
 import torch
@@ -21,9 +22,10 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from midsentence import TextVAE, cli_web, directions
+from midsentence.parts.refinement import Refinement
 from midsentence.space import Space
+from midsentence.web import explorer, service
 from midsentence.web import server as serving
-from midsentence.web import service
 from midsentence.web.card import Card
 from midsentence.web.engine import Engine, Late, SharedSpace, SharedVAE, Stopped
 from midsentence.web.gate import Limits
@@ -164,6 +166,7 @@ WRONG = [
     ("/v1/decode", {"z": [[1.0]]}), ("/v1/decode", {"z": []}),
     ("/v1/decode", {"z": [[float("nan")] * 2]}), ("/v1/decode", {"z": [[float("inf")] * 2]}),
     ("/v1/encode", {"texts": ["a"] * 65}), ("/v1/encode", {"texts": [1]}),
+    ("/v1/score", {"texts": ["a", "a" * 1050], "samples": 500}),
     ("/v1/interpolate", {"a": "a", "b": "b", "path": "/etc/passwd"}),
     ("/v1/edit", {"text": "a", "direction": "../../etc/passwd"}),
     *[("/v1/encode", {"texts": [text]}) for text in HOSTILE],
@@ -186,6 +189,18 @@ def test_what_cannot_be_is_refused_in_one_line(shared_client, path, body):
     assert set(found) == {"error"}
     assert "\n" not in found["error"]
     assert len(found["error"]) < 300
+
+
+def test_a_body_full_of_mistakes_is_refused_by_its_first(shared_client):
+    bodies = {
+        "decode": {"z": [["x"] * 65_000] * 3},
+        "encode": {"texts": [1] * 300_000},
+        "toward": {"text": ["x"] * 65_000, "wanted": [1] * 200_000},
+    }
+    for path, body in bodies.items():
+        began = time.monotonic()
+        assert shared_client.post(f"/v1/{path}", **body)[0] == 422
+        assert time.monotonic() - began < 0.7
 
 
 NO_JSON = [b"", b"{", b"[" * 100_000, b'{"n": 1' + b"0" * 5000 + b"}", b"\xff", b"null",
@@ -212,7 +227,8 @@ def test_a_sentence_cannot_leave_its_string(shared_client):
 
 def test_a_key_is_asked_for_on_every_route(serve):
     client = serve(key="secret")
-    for path in ("/health", "/metrics", "/openapi.json", "/v1/model", "/nowhere"):
+    for path in ("/health", "/metrics", "/openapi.json", "/v1/model", "/nowhere", "/",
+                 "/page/app.js", "/v1/export/atlas.csv", "/v1/export/projector.zip"):  # fmt: skip
         status, _, answer = client.ask("GET", path)
         assert status == 401
         assert "Basic" in answer.getheader("www-authenticate")
@@ -220,6 +236,7 @@ def test_a_key_is_asked_for_on_every_route(serve):
                   {"authorization": "Basic OnNlY3JldA=="}):  # fmt: skip
         assert client.ask("GET", "/v1/model", headers=given)[0] == 200
     for given in ({"authorization": "Bearer secre"}, {"authorization": "Basic !"},
+                  {"authorization": "Basic \xff\xe9"}, {"authorization": "Basic /////w=="},
                   {"x-api-key": "\xff"}):  # fmt: skip
         assert client.ask("GET", "/v1/model", headers=given)[0] == 401
 
@@ -229,6 +246,13 @@ def test_other_names_and_other_sites_are_refused(serve):
     assert client.ask("GET", "/health", headers={"host": "evil.example"})[0] == 400
     assert client.ask("GET", "/health", headers={"host": "localhost:1"})[0] == 200
     assert client.ask("GET", "/health", headers={"sec-fetch-site": "cross-site"})[0] == 403
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    link["sec-fetch-dest"] = "document"
+    assert client.ask("GET", "/", headers=link)[0] == 404  # let in: a service has no page
+    for other in ({"sec-fetch-dest": "iframe"}, {"sec-fetch-mode": "no-cors"}):
+        assert client.ask("GET", "/", headers=link | other)[0] == 403
+    for method, path in (("GET", "/v1/model"), ("POST", "/")):
+        assert client.ask(method, path, headers=link)[0] == 403
     answer = client.ask("GET", "/health")[2]
     assert answer.getheader("access-control-allow-origin") is None
     assert answer.getheader("x-content-type-options") == "nosniff"
@@ -386,6 +410,65 @@ def test_an_engine_refuses_what_waits_when_it_ends_and_forgets_who_left():
         engine.call(lambda: None)
 
 
+def test_an_engine_that_ends_does_not_wait_for_what_runs(monkeypatch):
+    engine, begun, go_on, seen = Engine(), threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    with ThreadPoolExecutor(1) as pool:
+        runs = pool.submit(engine.call, lambda: (begun.set(), go_on.wait(10)))
+        begun.wait(5)
+        engine.close()
+        with pytest.raises(Stopped):
+            runs.result(timeout=2)
+        go_on.set()
+    engine.thread.join(5)
+    assert seen == []
+
+
+def test_who_has_gone_away_is_not_worked_for(run, model, space):
+    gate = service.create(model, space, Card.of(run, model, space))
+    server, thread, client = started(gate)
+    engine = gate.close.__self__
+    done, go_on = [], threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        runs = pool.submit(engine.call, lambda: go_on.wait(10))
+        until(lambda: engine.running)
+        engine.watch = done.append
+        body = json.dumps({"texts": LINES[:9], "samples": 2}).encode()
+        with socket.create_connection(("127.0.0.1", client.port)) as link:
+            head = HEAD.replace(b"sample", b"score")
+            link.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            until(lambda: engine.waiting)
+        until(lambda: gate.busy == 0)
+        go_on.set()
+        runs.result()
+        until(lambda: not engine.waiting)
+    assert client.post("/v1/sample", n=1)[0] == 200
+    assert len(done) == 3  # what was held, and a sample: its z and its words
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_refined_posteriors_are_found_apart(model):
+    """A refinement's steps are of a batch as a whole: company would change the answer."""
+    rows = []
+    engine, begin = Engine(watch=rows.append), threading.Event()
+    shared = SharedVAE(model, engine)
+    shared.vae = copy(model.vae)
+    shared.vae.refinement = Refinement(2, 1.0)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(engine.call, begin.wait)
+        until(lambda: engine.running)
+        read = [pool.submit(shared.encode, LINES[i : i + 2]) for i in range(3)]
+        until(lambda: len(engine.waiting) == 3)
+        begin.set()
+        assert first.result()
+        found = [job.result() for job in read]
+    for i, z in enumerate(found):
+        torch.testing.assert_close(z, shared.encode(LINES[i : i + 2]))
+    engine.close()
+    assert rows[:4] == [1, 2, 2, 2]
+
+
 def test_a_space_can_be_asked_by_many_threads(space):
     engine = Engine()
     shared = SharedSpace.of(space, engine)
@@ -421,11 +504,18 @@ def test_a_language_model_is_served_too(tmp_path):
     assert done.returncode == 0, done.stderr
     model = TextVAE.from_pretrained(tmp_path / "lm")
     server, thread, client = started(
-        service.create(model, None, Card.of(tmp_path / "lm", model, None))
-    )
+        service.create(model, None, Card.of(tmp_path / "lm", model, None),
+                       more=explorer.routes(None))
+    )  # fmt: skip
     assert client.get("/health")[0] == 200
     assert client.post("/v1/sample", n=2, seed=1)[1]["texts"] == model.sample(2, seed=1)
-    assert client.post("/v1/neighbours", text=LINES[0])[0] == 422
+    for path, body in (("neighbours", {"text": LINES[0]}), ("read", {"text": LINES[0]}),
+                       ("interpolate", {"a": LINES[0], "b": LINES[1]})):  # fmt: skip
+        status, found = client.post(f"/v1/{path}", **body)
+        assert status == 422
+        assert "language model" in found["error"]
+    status, found = client.get("/v1/map")
+    assert (status, "language model" in found["error"]) == (404, True)
     server.should_exit = True
     thread.join(10)
 
@@ -443,6 +533,51 @@ def test_the_command_serves_and_ends_when_told(run, ending):
         process.wait(10)
         assert time.monotonic() - began < 5
         assert "Traceback" not in process.stderr.read()
+
+
+def test_it_ends_at_once_though_the_model_is_busy(run):
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from midsentence import TextVAE, cli_web\n"
+        "TextVAE.draw = lambda *words, **how: (print('busy', flush=True), time.sleep(60))\n"
+        "cli_web.serve(Path(sys.argv[1]), port=0)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(run)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process, ThreadPoolExecutor(3) as pool:
+        said = process.stderr.readline() + process.stderr.readline()
+        client = Client(int(re.search(r"http://localhost:(\d+)", said)[1]))
+        until(lambda: alive(client))
+        asked = [pool.submit(client.post, "/v1/sample", n=1) for _ in range(3)]
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(0.5)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+        assert time.monotonic() - began < 5
+        ends = (503, {"error": "the service is ending"})
+        assert [job.result() for job in asked] == [ends] * 3
+        assert process.stderr.read() == ""
+
+
+def test_an_empty_key_is_refused_and_an_open_door_is_said(run, tmp_path, capsys, monkeypatch):
+    for command in ("serve", "explore", "explore --watch"):
+        found = call(f"{command} {run} --port 0 --api-key ''")
+        assert found.returncode == 1
+        assert b"--api-key is empty: give a key" in found.stderr
+        assert found.stderr.count(b"\n") == 1
+    monkeypatch.setattr(serving, "run", lambda app, *_: app.close())
+    for folder, watch in ((run, False), (tmp_path, True)):
+        cli_web.explore(folder, host="0.0.0.0", port=0, watch=watch)
+        assert "anyone who reaches this port" in capsys.readouterr().err
+        cli_web.explore(folder, host="0.0.0.0", port=0, watch=watch, api_key="secret")
+        assert "anyone" not in capsys.readouterr().err
 
 
 def alive(client):

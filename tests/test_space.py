@@ -578,3 +578,20 @@ def test_a_language_model_has_no_space(home):
     none = TextVAE(model.config, model.tokenizer, language_model())
     with pytest.raises(UserError, match="latent = 0"):
         Space.open(home / "run", model=none)
+
+
+def test_what_is_asked_in_python_is_checked_too(home):
+    space = Space.open(home / "run")
+    model = space.model
+    for ask, message in (
+        (lambda: model.encode([]), "there are no sentences"),
+        (lambda: model.score([]), "there are no sentences"),
+        (lambda: space.outliers([]), "there are no sentences"),
+        (lambda: model.encode(["anna", "ben"], label=["x"]), "1 labels for 2 sentences"),
+        (lambda: space.neighbours(torch.zeros(3)), "4 finite numbers"),
+        (lambda: space.neighbours(torch.full((4,), math.nan)), "4 finite numbers"),
+        (lambda: space.neighbours("anna", -1), "at least 1"),
+        (lambda: space.toward("anna", []), "at least one direction"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask()

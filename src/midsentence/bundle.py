@@ -105,7 +105,9 @@ class TextVAE:
         return list(self.config.labels.shares)
 
     def ids(self, lines: Sequence[str], label: Label = None) -> InMemory:
-        """Lines as ids. Raises UserError for an empty line, which no corpus has."""
+        """Lines as ids. Raises UserError for none, or an empty one, which no corpus has."""
+        if not lines:
+            raise UserError("there are no sentences: give at least one")
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 raise UserError(f"line {number} is empty; there is no sentence to read")
@@ -121,6 +123,8 @@ class TextVAE:
                 known = ", ".join(self.labels) or "none: it was trained without --label-field"
                 raise UserError(f"there is no label {label!r} in this model. There are: {known}")
             label = [label] * count
+        if len(label) != count:
+            raise UserError(f"{len(label)} labels for {count} sentences: give one for each, or one")
         number = {name: row for row, name in enumerate(self.labels)}
         return torch.tensor([number.get(name or "", -1) for name in label])
 

@@ -77,8 +77,9 @@ def explore(
         if trained_by_us:
             modest()
         names = server.hosts(host, allow_host)
+        _guard(server, host, api_key)
         with server.listening(host, port) as bound:
-            app = Latest(run, names, api_key or None, with_parent=trained_by_us)
+            app = Latest(run, names, api_key, with_parent=trained_by_us)
             server.run(app, bound, host)
         return
     _start(run, host, port, api_key, allow_host, sentences, own_prior,
@@ -106,9 +107,7 @@ def _start(
     from . import directions
     from .bundle import TextVAE
 
-    if key is None and not server.is_loopback(host):
-        print("anyone who reaches this port may use the model: --api-key asks for a key",
-              file=sys.stderr)  # fmt: skip
+    _guard(server, host, key)
     # First of all: that a port is taken should be said at once.
     with server.listening(host, port) as bound:
         model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
@@ -117,7 +116,7 @@ def _start(
         found = {}
         for name in directions.names(run):
             try:
-                found[name] = directions.read(run, name)
+                found[name] = directions.read(run, name, model.weights)
             except UserError as error:  # all else can be done without it
                 print(f"no direction {name}: {error}", file=sys.stderr)
         more: Any = None
@@ -131,10 +130,19 @@ def _start(
                 atlas.add_umap()
             more = page.routes(atlas)
         app = service.create(
-            model, space, Card.of(run, model, space), found=found, key=key or None,
+            model, space, Card.of(run, model, space), found=found, key=key,
             hosts=server.hosts(host, names), more=more,
         )  # fmt: skip
         server.run(app, bound, host)
+
+
+def _guard(server: Any, host: str, key: str | None) -> None:
+    """Say who may use the model, if it's everyone. Raises UserError for a key that is none."""
+    if key is None and not server.is_loopback(host):
+        print("anyone who reaches this port may use the model: --api-key asks for a key",
+              file=sys.stderr)  # fmt: skip
+    if key is not None and not key.strip():
+        raise UserError("--api-key is empty: give a key, or leave it out to serve without one")
 
 
 def _installed() -> Any:

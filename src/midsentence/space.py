@@ -68,8 +68,13 @@ class Space:
     # Where things are.
 
     def at(self, place: Place) -> Float[Tensor, "D"]:
-        """The posterior mean of a sentence; a z is where it is."""
-        return self.all_at([place])[0] if isinstance(place, str) else place.to(self.cloud.mean)
+        """The posterior mean of a sentence; a z is where it is. Raises UserError for a z of another
+        size or not finite."""
+        if isinstance(place, str):
+            return self.all_at([place])[0]
+        if place.shape != self.cloud.mean.shape[1:] or not place.isfinite().all():
+            raise UserError(f"z must be {self.cloud.mean.shape[1]} finite numbers in this model")
+        return place.to(self.cloud.mean)
 
     def all_at(self, lines: Sequence[str]) -> Float[Tensor, "N D"]:
         return self.model.encode(lines, label=self.label).to(self.cloud.mean)
@@ -219,6 +224,8 @@ class Space:
 
     def neighbours(self, place: Place, n: int = 10) -> list[Neighbour]:
         """The n nearest training sentences, exactly."""
+        if n < 1:
+            raise UserError("the number of neighbours must be at least 1")
         distance, row = latent.nearest(self.at(place)[None], self.cloud.mean, n)
         rows, known = row[0].tolist(), self.cloud.label
         label = [-1] * len(rows) if known is None else known[row[0].cpu()].tolist()

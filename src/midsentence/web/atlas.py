@@ -15,8 +15,9 @@ from torch import Tensor
 from .. import latent
 from ..cloud import of_lines
 from ..errors import UserError
+from ..measuring.survey import InMemory, survey
 from ..space import Space
-from .engine import Engine
+from .engine import Engine, Stopped
 
 CLUSTERS, FITTED = 12, 5000
 """Of the map's colours, and the points they are found from."""
@@ -72,7 +73,9 @@ class Atlas:
     def plane(self) -> tuple[Float[Tensor, "D"], Float[Tensor, "D 2"]]:
         """Centre and the two axes along which the training sentences vary most (PCA)."""
         centre = self.space.cloud.mean.mean(0)
-        spread = torch.linalg.eigh((self.space.cloud.mean - centre).T.cov(correction=0))
+        covariance = (self.space.cloud.mean - centre).T.cov(correction=0)
+        covariance = covariance.reshape(len(centre), -1)  # a single number, where D is 1
+        spread = torch.linalg.eigh(covariance)
         axes = spread.eigenvectors[:, -2:].flip(1)
         if axes.shape[1] < 2:
             axes = torch.cat([axes, torch.zeros_like(axes)], 1)
@@ -127,23 +130,23 @@ class Atlas:
         """Fill in `nll`, nats a token by one posterior sample, slice by slice in the background."""
 
         def work() -> None:
-            from ..measuring.survey import survey
-
-            model = self.space.model
+            model, names = self.space.model, [*self.space.cloud.names, None]
+            labels = [names[i] for i in self.label]  # None for -1
             for start in range(0, len(self), SLICE):
-                lines = self.lines[start : start + SLICE]
+                rows = slice(start, min(start + SLICE, len(self)))
+                own = labels[rows] if model.labels else None
+                sentences = model.ids(self.lines[rows], own)
 
-                def measured(lines: list[str] = lines) -> Tensor:
-                    found = survey(model.vae, model.ids(lines))
+                def measured(sentences: InMemory = sentences) -> Tensor:
+                    found = survey(model.vae, sentences)
                     return (found.log_qz - found.log_pz - found.log_px).cpu()
 
                 try:
-                    values = engine.call(measured).double().numpy()
-                except Exception:  # the service is ending, or is overloaded
+                    values = engine.call(measured, patient=True).double().numpy()
+                except Stopped:
                     return
-                lengths = np.array(self.lengths[start : start + len(lines)]) + 1
-                self.nll[start : start + len(lines)] = values / lengths
-                self.done = start + len(lines)
+                self.nll[rows] = values / (np.array(self.lengths[rows]) + 1)
+                self.done = rows.stop
 
         thread = threading.Thread(target=work, name="nll of the map", daemon=True)
         thread.start()

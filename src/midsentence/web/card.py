@@ -21,6 +21,7 @@ class Card:
         config = model.config
         about: dict[str, Any] = {
             "name": run.resolve().name,
+            "weights": model.weights,
             "latent": model.latent,
             "labels": model.labels,
             "tokenizer": model.tokenizer.kind,

@@ -10,8 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as TooLate
+from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
 """When the answer that is being made has to be there, by the monotonic clock."""
 
 
+class Gone(Exception):
+    """Whoever asked does not listen any more."""
+
+
 class Late(Exception):
     """It took longer than a client is made to wait."""
 
@@ -57,6 +62,31 @@ class Job:
     work: Work
     done: "Future[Any]" = field(default_factory=Future)
 
+    def end(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Says what came of it, if nobody has by now."""
+        with suppress(InvalidStateError):
+            if error is None:
+                self.done.set_result(result)
+            else:
+                self.done.set_exception(error)
+
+
+@dataclass
+class Asker:
+    """Who waits for an answer, and for which job just now."""
+
+    job: Job | None = None
+    gone: bool = False
+
+    def leave(self) -> None:
+        self.gone = True
+        if self.job is not None:
+            self.job.done.cancel()  # has no effect once it is begun
+
+
+ASKER: ContextVar[Asker | None] = ContextVar("asker", default=None)
+"""Whose answer is being made, where that is known."""
+
 
 class Engine:
     """The thread, and the queue before it. seconds: that a client waits for an answer at most, or,
@@ -66,46 +96,54 @@ class Engine:
     def __init__(self, *, seconds: float = 30.0, watch: Callable[[int], None] = lambda rows: None):
         self.seconds, self.watch = seconds, watch
         self.waiting: deque[Job] = deque()
+        self.running: list[Job] = []
         self.changed = threading.Condition()
         self.open = True
         # A daemon: nobody should wait for a long sentence when the service is told to stop.
         self.thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.thread.start()
 
-    def join(self, kind: Any, payload: Any, size: int, work: Work) -> Any:
-        """What `work` makes of `payload`, perhaps together with others. Raises Late, Stopped."""
+    def join(self, kind: Any, payload: Any, size: int, work: Work, *, patient: bool = False) -> Any:
+        """What `work` makes of `payload`, perhaps together with others. patient: however long it
+        takes. Raises Gone, Late, Stopped."""
         if threading.current_thread() is self.thread:
             return work([payload])[0]
-        job = Job(kind, payload, size, work)
+        job, asker = Job(kind, payload, size, work), ASKER.get()
+        if asker is not None:
+            asker.job = job
+            if asker.gone:
+                raise Gone
         with self.changed:
             if not self.open:
                 raise Stopped
             self.waiting.append(job)
             self.changed.notify()
         end = DEADLINE.get()
+        left = self.seconds if end is None else end - time.monotonic()
         try:
-            return job.done.result(self.seconds if end is None else end - time.monotonic())
+            return job.done.result(None if patient else left)
         except TooLate:
             job.done.cancel()  # has no effect once it is begun
             raise Late from None
+        except CancelledError:
+            raise Gone from None
 
     async def begin(self) -> None:
         """From here on this context has `seconds` for all it asks for: a dependency of routes."""
         DEADLINE.set(time.monotonic() + self.seconds)
 
-    def call(self, work: Callable[[], Any]) -> Any:
-        """`work`, alone in the model's thread. Raises Late, Stopped."""
-        return self.join(None, None, 1, lambda _: [work()])
+    def call(self, work: Callable[[], Any], *, patient: bool = False) -> Any:
+        """`work`, alone in the model's thread. Raises Gone, Late, Stopped."""
+        return self.join(None, None, 1, lambda _: [work()], patient=patient)
 
     def close(self) -> None:
-        """What waits is refused; what runs is left to end with the process."""
+        """All who wait are refused; what runs is left to end with the process."""
         with self.changed:
             self.open = False
-            left, self.waiting = list(self.waiting), deque()
+            left, self.waiting = [*self.running, *self.waiting], deque()
             self.changed.notify_all()
         for job in left:
-            if job.done.set_running_or_notify_cancel():
-                job.done.set_exception(Stopped())
+            job.end(error=Stopped())
 
     def _run(self) -> None:
         while True:
@@ -113,20 +151,20 @@ class Engine:
                 self.changed.wait_for(lambda: self.waiting or not self.open)
                 if not self.open:
                     return
-                group = self._together()
-            # Whoever has gone away meanwhile is not worked for.
-            group = [job for job in group if job.done.set_running_or_notify_cancel()]
+                # Whoever has gone away meanwhile is not worked for.
+                group = [j for j in self._together() if j.done.set_running_or_notify_cancel()]
+                self.running = group
             if not group:
                 continue
             try:
                 found = group[0].work([job.payload for job in group])
             except BaseException as error:  # theirs to hear, and the thread lives on
                 for job in group:
-                    job.done.set_exception(error)
+                    job.end(error=error)
                 continue
             self.watch(sum(job.size for job in group))
             for job, result in zip(group, found, strict=True):
-                job.done.set_result(result)
+                job.end(result)
 
     def _together(self) -> list[Job]:
         """The first that waits and all that can be done with it, in their order."""
@@ -206,7 +244,9 @@ class SharedVAE(TextVAE):
                 labels = np.concatenate([some.labels for some in asked])
             return list(own(InMemory(ids, labels)).split([len(some) for some in asked]))
 
-        kind = ("read", sentences.labels is None)
+        kind: Any = ("read", sentences.labels is None)
+        if self.vae.refinement is not None:  # its steps are taken for a batch as a whole
+            kind = None
         return self.engine.join(kind, sentences, len(sentences), work)
 
 

@@ -16,6 +16,7 @@ from fastapi.params import Query
 from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
+from ..cloud import of_lines
 from ..errors import UserError
 from ..learning.records import read
 from ..measuring.survey import InMemory, survey
@@ -23,10 +24,9 @@ from ..text.batches import collate
 from ..writing import busy
 from . import schemas as ask
 from .atlas import Atlas
-from .context import Service
+from .context import Service, all_told, told
 from .gate import Gate
 from .plain import encoded
-from .routes import all_told, told
 from .service import bare
 
 PAGE = resources.files(__package__) / "page"
@@ -78,7 +78,7 @@ def _map(api: APIRouter, service: Service, atlas: Atlas | None) -> None:
 
     def there() -> Atlas:
         if atlas is None:
-            raise HTTPException(404, "this run has no corpus to make a map of")
+            raise HTTPException(404, f"{service.why} to make a map of")
         return atlas
 
     @api.get("/v1/map")
@@ -129,10 +129,10 @@ def _map(api: APIRouter, service: Service, atlas: Atlas | None) -> None:
     @api.post("/v1/read")
     def read(asked: ask.Read) -> Any:
         """One sentence: its posterior, its words' NLL given its mean, and its reconstruction."""
-        space, sentences = service.around(asked.label), model.ids([asked.text], asked.label)
+        sentences = model.ids([asked.text], asked.label)
 
         def looked() -> dict[str, Any]:
-            found, own = survey(model.vae, sentences), space.own(asked.text)
+            found, own = survey(model.vae, sentences), of_lines(model, [asked.text], asked.label)
             return {
                 "mean": own.mean[0],
                 "variance": own.variance[0].tolist(),
@@ -143,11 +143,12 @@ def _map(api: APIRouter, service: Service, atlas: Atlas | None) -> None:
         about: dict[str, Any] = service.engine.call(looked)
         z = about.pop("mean")
         x, y = (there().project(z[None])[0].tolist()) if atlas is not None else (None, None)
+        near = service.around(asked.label).neighbours(z, NEIGHBOURS) if service.space else []
         return about | {
             "mean": z.tolist(),
             "nll": sum(word["nll"] for word in about["tokens"]),
-            "reconstruction": told(space.written(z[None], seed=asked.seed, **asked.decoding())[0]),
-            "neighbours": [asdict(n) for n in space.neighbours(z, NEIGHBOURS)],
+            "reconstruction": service.written(z[None], asked)[0],
+            "neighbours": [asdict(n) for n in near],
             "x": x,
             "y": y,
         }
@@ -165,7 +166,7 @@ def _words(service: Service, sentences: InMemory, z: torch.Tensor) -> list[dict[
 def _exports(api: APIRouter, service: Service, atlas: Atlas | None) -> None:
     def there() -> Atlas:
         if atlas is None:
-            raise HTTPException(404, "this run has no corpus to export")
+            raise HTTPException(404, f"{service.why} to export")
         return atlas
 
     @api.get("/v1/export/projector.zip")

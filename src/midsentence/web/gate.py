@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from .engine import ASKER, Asker
 from .metrics import Metrics
 from .plain import encoded
 
@@ -52,10 +52,16 @@ class Refused(Exception):
         self.headers = {"connection": "close"} | (headers or {})
 
 
+def _follows_a_link(scope: Message, headers: dict[str, str]) -> bool:
+    """To the explorer: whoever made the link learns nothing of what its page shows."""
+    to = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+    return (scope["method"], scope["path"], *to) == ("GET", "/", "navigate", "document")
+
+
 @dataclass
 class Gate:
     """An ASGI application around another. hosts: names in the Host header that are answered;
-    key: what a client must know, or None; close: called when all is over."""
+    key: what a client must know, or None; close: called when the service begins to end."""
 
     app: App
     hosts: tuple[str, ...]
@@ -77,7 +83,6 @@ class Gate:
         anyio.to_thread.current_default_thread_limiter().total_tokens = self.limits.waiting
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _time(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -109,7 +114,8 @@ class Gate:
         self._check_host(headers)
         self._check_key(headers)
         # Pages of other sites may make a browser ask, but not by themselves learn who may.
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if elsewhere and not _follows_a_link(scope, headers):
             raise Refused(403, "requests from other sites are not answered")
         body = await self._body(headers, receive)
         if self.busy >= self.limits.waiting:
@@ -119,10 +125,14 @@ class Gate:
         async def again() -> Message:
             nonlocal given
             if given:
-                return await receive()  # a disconnect, when there is one
+                await gone
+                return {"type": "http.disconnect"}
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
+        asker = Asker()
+        ASKER.set(asker)
+        gone = asyncio.create_task(self._disconnected(receive, asker))
         self.busy += 1
         working = True
 
@@ -136,7 +146,14 @@ class Gate:
         try:
             await self.app(scope, again, counted)
         finally:
+            gone.cancel()
             self.busy -= working
+
+    @staticmethod
+    async def _disconnected(receive: Receive, asker: Asker) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        asker.leave()
 
     def _check_host(self, headers: dict[str, str]) -> None:
         """A name that is not ours is a page's that had its name point here (DNS rebinding)."""
@@ -155,7 +172,7 @@ class Gate:
         elif kind.lower() == "basic":  # what a browser asks its user for: any name, the key
             try:
                 given = base64.b64decode(value).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # no base64, or no UTF-8 in it
                 given = ""
         # Digests, so that not even the length takes a different time.
         digests = [hashlib.sha256(k.encode("utf-8", "replace")).digest() for k in (given, self.key)]

@@ -5,14 +5,12 @@ from typing import Any
 
 import torch
 from fastapi import APIRouter
-from torch import Tensor
 
+from .. import latent
 from ..bundle import TextVAE
 from ..errors import UserError
-from ..generate import greedily
-from ..space import Written
 from . import schemas as ask
-from .context import Service
+from .context import Service, all_told, told
 
 PATH_SAMPLES = 20
 """Importance samples for the NLL of each sentence on a way."""
@@ -20,27 +18,10 @@ PATH_SAMPLES = 20
 MOST_DIRECTIONS = 256
 
 
-def told(written: Written) -> dict[str, Any]:
-    return asdict(written) | {"z": written.z.tolist()}
-
-
-def all_told(found: list[Written]) -> list[dict[str, Any]]:
-    return [told(w) for w in found]
-
-
 def text(service: Service) -> APIRouter:
     """/v1/..."""
     api, model = APIRouter(prefix="/v1"), service.model
-    around, place = service.around, service.place
-
-    def written(z: Tensor, asked: ask.Writing) -> list[dict[str, Any]]:
-        """A sentence for each z, and how far that is from the data where it is known."""
-        how = asked.decoding()
-        if service.space is not None:
-            z = z.to(service.space.cloud.mean)
-            return all_told(around(asked.label).written(z, seed=asked.seed, **how))
-        texts = model.decode(z, label=asked.label, seed=asked.seed, **greedily(how))
-        return [{"text": text, "z": row.tolist()} for text, row in zip(texts, z, strict=True)]
+    around, place, written = service.around, service.place, service.written
 
     @api.get("/model")
     def describe() -> Any:
@@ -77,14 +58,19 @@ def text(service: Service) -> APIRouter:
     @api.post("/interpolate")
     def interpolate(asked: ask.Interpolate) -> Any:
         """Sentences on the way from one to another; with `nll`, theirs in nats a token."""
-        space = around(asked.label)
-        found = space.interpolate(
-            place(asked.a), place(asked.b), asked.steps, path=asked.path, seed=asked.seed,
-            **asked.decoding(),
-        )  # fmt: skip
-        answer: dict[str, Any] = {"written": all_told(found)}
+        a, b = place(asked.a), place(asked.b)
+        if service.space is None and model.latent and asked.path != latent.DENSITY:
+            a, b = (model.encode([p], label=asked.label)[0] if isinstance(p, str) else p
+                    for p in (a, b))  # fmt: skip
+            points = latent.path(asked.path, a, b, asked.steps)
+            found = written(latent.unit(points) if model.vae.prior.sphere else points, asked)
+        else:
+            found = all_told(around(asked.label).interpolate(
+                a, b, asked.steps, path=asked.path, seed=asked.seed, **asked.decoding(),
+            ))  # fmt: skip
+        answer: dict[str, Any] = {"written": found}
         if asked.nll:
-            answer["nll"] = [_nll(model, w.text, asked.label) for w in found]
+            answer["nll"] = [_nll(model, w["text"], asked.label) for w in found]
         return answer
 
     @api.post("/score")

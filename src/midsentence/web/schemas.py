@@ -2,15 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 TEXTS, CHARACTERS, POINTS = 64, 4096, 64
 """Of one request at most."""
 
+READ = 1 << 19
+"""Samples times characters of a sentence that is scored at most: that is computed at one go."""
+
 Text = Annotated[str, StringConstraints(min_length=1, max_length=CHARACTERS, pattern=r"\S")]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=TEXTS)]
+Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=TEXTS)]
 Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-Z = Annotated[list[Number], Field(min_length=1, max_length=65_536)]
+Z = Annotated[list[Number], Field(fail_fast=True, min_length=1, max_length=65_536)]
 Place = Text | Z
 Count = Annotated[int, Field(ge=1, le=TEXTS)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -67,7 +71,7 @@ class Lines(Writing):
 
 class Decode(Writing):
     model_config = example(z=[[0.0, 0.0]])
-    z: Annotated[list[Z], Field(min_length=1, max_length=POINTS)]
+    z: Annotated[list[Z], Field(fail_fast=True, min_length=1, max_length=POINTS)]
 
 
 class Interpolate(Writing):
@@ -83,6 +87,13 @@ class Score(Writing):
     model_config = example(texts=[SENTENCE], samples=100)
     texts: Texts
     samples: Annotated[int, Field(ge=1, le=500)] = 100
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> "Score":
+        if self.samples * max(map(len, self.texts)) > READ:
+            text = f"samples times characters of a text may be {READ:,} at most"
+            raise PydanticCustomError("too_much", text)
+        return self
 
 
 class Neighbours(Writing):
@@ -108,8 +119,8 @@ class Edit(Writing):
 class Toward(Writing):
     model_config = example(text=SENTENCE, wanted=["question"], unwanted=[], method="gradient")
     text: Place
-    wanted: Annotated[list[Name], Field(max_length=8)] = []
-    unwanted: Annotated[list[Name], Field(max_length=8)] = []
+    wanted: Annotated[list[Name], Field(fail_fast=True, max_length=8)] = []
+    unwanted: Annotated[list[Name], Field(fail_fast=True, max_length=8)] = []
     method: Literal["gradient", "ode"] = "gradient"
 
 

@@ -20,7 +20,7 @@ from ..space import Space
 from . import routes
 from .card import Card
 from .context import Service
-from .engine import Engine, Late, SharedSpace, SharedVAE, Stopped
+from .engine import Engine, Gone, Late, SharedSpace, SharedVAE, Stopped
 from .gate import LOOPBACK, Gate, Limits
 from .metrics import Metrics
 from .plain import PlainJSON
@@ -121,6 +121,10 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(Late)
     async def late(_: Request, error: Late) -> Response:
         return says(503, "it took too long to compute: ask for less", **{"retry-after": "1"})
+
+    @app.exception_handler(Gone)
+    async def gone(_: Request, error: Gone) -> Response:
+        return says(499, "nobody waits for the answer any more")  # what nginx counts them as
 
     @app.exception_handler(Stopped)
     async def stopped(_: Request, error: Stopped) -> Response:

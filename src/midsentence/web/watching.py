@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from ..bundle import TextVAE
 from ..errors import UserError
+from ..opening import read_json
 from ..space import Space
 from . import explorer, service
 from .atlas import Atlas
@@ -31,21 +31,27 @@ class Latest:
         self.run, self.hosts, self.key, self.with_parent = run, hosts, key, with_parent
         self.app: Gate = explorer.waiting(run, hosts, key)
         self.seen: Any = None
+        self.weights: str | None = None
+        self.ending = threading.Event()
         threading.Thread(target=self._look, name="watch", daemon=True).start()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
+    def close(self) -> None:
+        self.ending.set()
+        self.app.close()
+
     def _look(self) -> None:
         parent = os.getppid()
-        while True:
+        while not self.ending.is_set():
             if self.with_parent and os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGTERM)  # the training was killed: nobody else ends us
             try:
                 self.refresh()
             except Exception as error:  # whatever a half-written run may look like
                 print(f"{self.run}: {error}", file=sys.stderr)
-            time.sleep(EVERY)
+            self.ending.wait(EVERY)
 
     def refresh(self) -> None:
         """Serve the model in the run folder, if it is another than before."""
@@ -54,14 +60,23 @@ class Latest:
             if now == self.seen:
                 return
             model = TextVAE.from_pretrained(self.run, prior="own")
-            space = Space.open(self.run, model=model, sentences=SENTENCES) if model.latent else None
-            atlas = Atlas.of(space) if space is not None else None
+            newest = read_json(self.run / "manifest.json")["files"]["model.safetensors"]
+            if model.weights != self.weights:
+                self._serve(model)
         except (UserError, OSError):  # it is just being written: next time
             return
+        if model.weights == newest:  # the manifest is there before the files, and the old ones pass
+            self.seen = now
+
+    def _serve(self, model: TextVAE) -> None:
+        space = Space.open(self.run, model=model, sentences=SENTENCES) if model.latent else None
+        atlas = Atlas.of(space) if space is not None else None
         card = Card.of(self.run, model, space, training=True)
         before, self.app = self.app, service.create(
             model, space, card, hosts=self.hosts, key=self.key,
             more=explorer.routes(atlas, self.run),
         )  # fmt: skip
-        self.seen = now
+        self.weights = model.weights
         before.close()  # who still waits for the old one is told that it ends, and asks again
+        if self.ending.is_set():
+            self.app.close()

@@ -39,11 +39,16 @@ export class Line {
   #flying = null;
   #waiting = null;
 
-  /** For clicks: what is in flight is given up. Resolves to null if this one is, later. */
-  async instead(path, body) {
+  /** What is in flight or waits is given up. */
+  drop() {
     this.#flying?.abort();
     this.#waiting?.(null);
     this.#waiting = null;
+  }
+
+  /** For clicks: what is in flight is given up. Resolves to null if this one is, later. */
+  async instead(path, body) {
+    this.drop();
     return this.#send(path, body);
   }
 

@@ -11,7 +11,7 @@ import * as point from "./point.js";
 import * as read from "./read.js";
 import * as selection from "./selection.js";
 import * as sliders from "./sliders.js";
-import { on, restore, set, state, tell } from "./state.js";
+import { leave, on, restore, set, state, tell } from "./state.js";
 import * as toolbar from "./toolbar.js";
 import * as watch from "./watch.js";
 
@@ -165,7 +165,8 @@ async function showCorpus(model) {
   if (!corpus.count) {
     const why = corpus.why ? `${corpus.why[0].toUpperCase()}${corpus.why.slice(1)}.`.replace("..", ".") : "The corpus has no sentences.";
     by("empty").replaceChildren(el("h2", {}, "No map"), el("p", {}, why),
-      ...(model.latent ? [el("p", {}, "What needs no map still works: see the tools.")] : []));
+      ...(model.latent ? [el("p", {}, "What needs no sentences around still works: a straight way from A to B or one along a sphere, "
+        + "the palette, the sliders, and reading. Directions and A − B + C need them.")] : []));
     return;
   }
   map.ring = corpus.held.some(Boolean) ? Uint8Array.from(corpus.held) : null;
@@ -190,25 +191,38 @@ function frame() {
 
 function describe(model) {
   document.title = `${model.name} – midsentence`;
-  const facts = [model.latent ? `${model.latent} dimensions` : "no model yet"];
+  const none = model.weights ? "a language model" : "no model yet";
+  const facts = [model.latent ? `${model.latent} dimensions` : none];
   if (model.sentences) facts.push(`${whole(model.sentences)} sentences`);
   by("about").replaceChildren(el("bdi", {}, model.name), ` · ${facts.join(" · ")}`);
   by("label-field").hidden = !model.labels?.length;
-  by("label").replaceChildren(el("option", { value: "" }, "any label"),
+  by("label").replaceChildren(el("option", { value: "" }, "no label"),
     ...(model.labels ?? []).map((name) => el("option", { value: name }, name)));
+  relabel(model);
+}
+
+function relabel(model) {
+  if (!model.labels?.includes(state.label)) state.label = "";
   by("label").value = state.label;
 }
 
 /** A training goes on: its model is another by now, or there is one at last. */
 async function renew(model) {
   const now = await get("v1/model");
-  const first = model.latent === 0;
+  const other = now.weights !== model.weights, first = !model.weights;
   Object.assign(model, now);
-  if (first && model.latent > 0) {
+  if (other) {
     describe(model);
     sliders.renew(model);
+    if (!first) {
+      leave();
+      map.marks.here = null;
+      map.redraw();
+      tell("renewed");
+    }
   }
-  return load();
+  const moved = await load();
+  return moved && other;
 }
 
 async function begin() {
@@ -232,7 +246,7 @@ function startTools(model) {
 async function followLink(model) {
   linked = true;
   show(state.tab);
-  by("label").value = state.label;
+  relabel(model);
   if (!corpus.count) return;
   toolbar.fillColours(model);
   by("view").value = state.view;

@@ -24,6 +24,7 @@ async function mix() {
 }
 
 async function write() {
+  if (!corners) return; // of another model, meanwhile
   const w = weights(state.u, state.v);
   const z = corners[0].map((_, d) => w.reduce((sum, share, k) => sum + share * corners[k][d], 0));
   const found = await line.newest("v1/decode", { z: [z], ...label() });
@@ -99,11 +100,16 @@ export function start() {
     move(state.u + du * step, state.v + dv * step);
   });
   on("corpus", () => { by("palette-random").hidden = !corpus.count; });
-  on("restored", () => {
-    fill();
+  const clear = () => {
+    line.drop();
     corners = null;
     square.hidden = true;
     by("palette-written").replaceChildren();
+  };
+  on("renewed", clear);
+  on("restored", () => {
+    fill();
+    clear();
     if (state.tab === "palette" && CORNERS.every((name) => state[name])) attempt(mix);
   });
 }

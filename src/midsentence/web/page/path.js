@@ -3,7 +3,7 @@
 import { attempt, Line } from "./api.js";
 import { bounded, by, el, number } from "./dom.js";
 import { lines } from "./chart.js";
-import { project } from "./corpus.js";
+import { corpus, project } from "./corpus.js";
 import { label } from "./point.js";
 import { moveTo, on, set, state, tell } from "./state.js";
 import { item, large } from "./written.js";
@@ -77,10 +77,19 @@ export function start() {
     if (state.a && state.b) attempt(go);
   });
   by("path-slider").addEventListener("input", () => choose(Number(by("path-slider").value)));
-  on("restored", () => {
-    fill();
+  const clear = () => {
+    line.drop();
     by("path-found").hidden = true;
     tell("way", []);
+  };
+  on("renewed", clear);
+  on("corpus", () => {
+    by("path-way").querySelector("[value=density]").disabled = !corpus.count;
+    if (!corpus.count && state.way === "density") { set({ way: "linear" }); fill(); }
+  });
+  on("restored", () => {
+    fill();
+    clear();
     if (state.tab === "path" && state.a && state.b) attempt(go);
   });
 }

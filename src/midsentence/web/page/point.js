@@ -15,9 +15,9 @@ let found = null;
 
 /** First what is written there, at once; then the samples, which take longer. */
 async function ask() {
-  const { x, y } = state;
-  const told = await line.instead("v1/map/point", { x, y, view: state.view, n: 0, seed: state.seed, ...label() });
-  if (!told) return;
+  const { x, y, view } = state;
+  const told = await line.instead("v1/map/point", { x, y, view, n: 0, seed: state.seed, ...label() });
+  if (!told || x !== state.x || y !== state.y || view !== state.view) return;
   found = told;
   by("point-hint").hidden = true;
   by("point-written").replaceChildren(large(found.written));
@@ -33,7 +33,7 @@ async function sample(send) {
   const told = await send("v1/decode", {
     z: Array(state.count).fill(z), seed: state.seed, how: { temperature: state.temperature }, ...label(),
   });
-  if (!told || written !== found.written) return;
+  if (!told || written !== found?.written) return;
   by("point-samples").replaceChildren(
     el("h2", {}, "Samples here ", el("small", {}, "words that differ are underlined")),
     el("ol", { class: "sentences" }, ...told.written.map((one) => item(one, written.text))));
@@ -61,6 +61,12 @@ export function start() {
   by("point-how").addEventListener("submit", (event) => event.preventDefault());
   by("again").addEventListener("click", () => { by("seed").value = (state.seed + 1) % 2 ** 31; changed(); });
   on("relabelled", () => { if (found) attempt(ask); });
+  on("renewed", () => {
+    line.drop();
+    found = null;
+    by("point-hint").hidden = false;
+    for (const name of ["written", "samples", "near"]) by(`point-${name}`).replaceChildren();
+  });
   on("restored", () => {
     fill();
     if (state.x !== null && state.y !== null && corpus.count) decodeAt(state.x, state.y);

@@ -85,9 +85,14 @@ export function start() {
     attempt(read);
   });
   on("relabelled", () => { if (state.tab === "read" && state.read) attempt(read); });
+  const clear = () => {
+    line.drop();
+    by("read-found").hidden = true;
+  };
+  on("renewed", clear);
   on("restored", () => {
     by("read-text").value = state.read;
-    by("read-found").hidden = true;
+    clear();
     if (state.tab === "read" && state.read) attempt(read);
   });
 }

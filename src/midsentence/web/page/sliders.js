@@ -122,6 +122,8 @@ const centre = () => (model.loc?.length ? model.loc : Array(model.latent).fill(0
 /** Another model, with its own dimensions: the first one, or the next of a training. */
 export function renew(about) {
   model = about;
+  for (const one of [write, edit, add]) one.drop();
+  by("sum-written").replaceChildren();
   by("sliders-more").hidden = (model.active?.length ?? 0) <= FEW;
   begin(centre(), "");
   if (model.latent > 0) attempt(listDirections);

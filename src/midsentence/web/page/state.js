@@ -5,6 +5,14 @@ const numbers = (text) => {
   return found.every(Number.isFinite) ? found : null;
 };
 const numeric = (text) => (text !== "" && Number.isFinite(Number(text)) ? Number(text) : undefined);
+const within = (low, high) => (text) => {
+  const value = numeric(text);
+  return value >= low && value <= high ? value : undefined;
+};
+const counted = (low, high) => (text) => {
+  const value = within(low, high)(text);
+  return Number.isInteger(value) ? value : undefined;
+};
 const flag = (text) => text === "1";
 const string = (text) => text;
 
@@ -13,13 +21,13 @@ const FIELDS = {
   tab: ["point", string],
   view: ["pca", string], centre: [null, numbers], scale: [0, numeric],
   colour: ["", string], density: [false, flag], query: ["", string], lasso: [null, numbers],
-  x: [null, numeric], y: [null, numeric],
-  temperature: [1, numeric], seed: [0, numeric], count: [4, numeric], label: ["", string],
-  a: ["", string], b: ["", string], steps: [8, numeric], way: ["density", string], step: [0, numeric],
+  x: [null, within(-1e6, 1e6)], y: [null, within(-1e6, 1e6)],
+  temperature: [1, within(0.05, 2)], seed: [0, counted(0, 2 ** 31 - 1)], count: [4, counted(1, 16)], label: ["", string],
+  a: ["", string], b: ["", string], steps: [8, counted(2, 64)], way: ["density", string], step: [0, counted(0, 63)],
   c0: ["", string], c1: ["", string], c2: ["", string], c3: ["", string],
-  u: [0.5, numeric], v: [0.5, numeric],
+  u: [0.5, within(0, 1)], v: [0.5, within(0, 1)],
   read: ["", string], z: [null, numbers],
-  direction: ["", string], strength: [0, numeric],
+  direction: ["", string], strength: [0, within(-4, 4)],
   sa: ["", string], sb: ["", string], sc: ["", string],
 };
 
@@ -68,7 +76,7 @@ export function link() {
 export function restore(text) {
   Object.assign(state, blank());
   for (const [name, said] of new URLSearchParams(text.replace(/^#/, ""))) {
-    const value = FIELDS[name]?.[1](said);
+    const value = Object.hasOwn(FIELDS, name) ? FIELDS[name][1](said) : undefined;
     if (value !== undefined && value !== null) state[name] = value;
   }
 }
@@ -81,6 +89,12 @@ export function moveTo(z, text, from, mark = null) {
   Object.assign(here, { z, text, from });
   set({ z });
   tell("moved", { ...here, mark });
+}
+
+/** Of another model now: no place is meant any more. */
+export function leave() {
+  Object.assign(here, { z: null, text: "", from: "" });
+  set({ z: null, x: null, y: null });
 }
 
 const SHELF = "midsentence.bookmarks";

@@ -4,7 +4,7 @@ import { attempt, Line } from "./api.js";
 import { lines } from "./chart.js";
 import { by, el, quote, whole } from "./dom.js";
 
-const EVERY = 2000;
+const EVERY = 2000, RARELY = 10_000; // while nothing is trained: it may begin, or be gone on with
 const LOOKS = 20; // for the map of a new model, which is served some time after its record is written
 const CURVES = [
   ["objective", "Objective", "nats a sentence"], ["elbo", "ELBO", "nats a sentence"],
@@ -26,22 +26,31 @@ function draw() {
 
 function about(running) {
   const last = records.at(-1);
-  if (!last) { by("watch-about").textContent = "Training has begun; the first record is yet to come."; return; }
+  if (!last) {
+    by("watch-about").textContent = running ? "Training has begun; the first record is yet to come."
+      : "Nothing is being trained here yet. This page follows it once it begins.";
+    return;
+  }
   const share = Math.round(100 * (last.progress ?? 0));
-  by("watch-about").textContent = `${running ? "Training" : "Training has ended"}: step ${whole(last.step)}, `
+  by("watch-about").textContent = `${running ? "Training" : "Not training now"}: step ${whole(last.step)}, `
     + `${share} % done, ${Math.round(last.seconds ?? 0)} seconds.`;
 }
 
 async function poll() {
-  let going = true;
+  let wait = EVERY;
   try {
     const found = await line.instead(`v1/watch?after=${next}`);
     if (!found) return;
-    const fresh = found.records;
+    if (found.next < next) { // gone on with from before its last records, or begun anew
+      records = [];
+      next = 0;
+      return;
+    }
+    const fresh = found.records, running = found.running !== false;
     records.push(...fresh);
     next = found.next;
-    going = found.running !== false;
-    about(going);
+    if (!running) wait = RARELY;
+    about(running);
     if (fresh.length && !by("watch").hidden) draw();
     if (found.samples?.length) {
       by("watch-samples").replaceChildren(el("h2", {}, "Written by it now"),
@@ -51,10 +60,10 @@ async function poll() {
     looks = looks > 0 && (await renew()) ? 0 : looks - 1;
   } catch (error) {
     if (error.status === 503) return; // one model gives way to the next
-    going = false; // the button of the status line begins again
+    wait = null; // the button of the status line begins again
     throw error;
   } finally {
-    if (going) setTimeout(() => attempt(poll), EVERY);
+    if (wait !== null) setTimeout(() => attempt(poll), wait);
   }
 }
 
