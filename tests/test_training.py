@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,22 @@ def test_a_run_can_not_go_on_with_another_optimiser(corpus, tmp_path):
     run(corpus, out, "training.max_steps=4")
     with pytest.raises(UserError, match=r"optimizer\.kind"):
         pipeline.train(corpus, out, resume=True, settings=["optimizer.kind=mixed"])
+
+
+def test_a_few_minutes_are_spent_on_training(corpus, tmp_path, monkeypatch):
+    """Where a validation takes long, not every eighth of the time can have one."""
+    look, looks = trainer.Trainer._look, []
+
+    def slowly(self, *rest):
+        looks.append(self.at.seconds)
+        time.sleep(0.3)
+        return look(self, *rest)
+
+    monkeypatch.setattr(trainer.Trainer, "_look", slowly)
+    run(corpus, tmp_path / "run", "training.max_minutes=0.05", "training.epochs=1e6",
+        "training.validations=1e-6")  # fmt: skip
+    assert 1 < len(looks) <= 3  # of 0.3 s in 3 s, the last at the end; one an eighth would be 8
+    assert all(b - a > 1.2 for a, b in pairwise(looks[:-1]))
 
 
 def test_resume_needs_the_same_run(corpus, tmp_path):

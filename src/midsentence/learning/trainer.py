@@ -34,6 +34,8 @@ Listener = Callable[[str, Record], None]
 
 RECORD_EVERY = 25
 LEAST_VALIDATIONS = 8
+WORTH = 4
+"""Times as long as a validation took, it is trained before one that no epoch asks for."""
 
 
 @dataclass
@@ -116,6 +118,7 @@ class Trainer:
         tally, progress = self.tally, self._progress(planned)
         tally.since = time.monotonic() - tally.spent
         at.ended = self._over()
+        last = cost = 0.0  # when it was last validated, and how long that took; seconds
         with interruptible() as interrupted:
             stop = float(interrupted())
             while not at.ended and progress < 1 and not stop:
@@ -137,14 +140,17 @@ class Trainer:
                     found = tally.flush(time.monotonic())
                     found["skipped"] = int(self.steps.skipped)
                     self._record("train", found, planned, len(batches))
-                # A run limited by minutes may end long before its epoch does: look in now and then.
+                # A run limited by minutes may end long before its epoch does: look in now and then,
+                # as long as most of the minutes are left to the training.
                 parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
-                if at.step % every == 0 or (settings.max_minutes and parts[0] < parts[1]):
+                passed = bool(settings.max_minutes) and parts[0] < parts[1]
+                if at.step % every == 0 or (passed and at.seconds - last >= WORTH * cost):
                     looked = time.monotonic()
                     self._validate(planned, len(batches))
                     now = time.monotonic()
                     tally.since += now - looked  # words a second are of training alone
-                    at.seconds = now - began
+                    last, cost = processes.most(now - began, now - looked)
+                    at.seconds = last
             if stop and not at.ended:
                 at.ended = "interrupted"
             elif not at.ended:
