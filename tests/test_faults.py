@@ -308,12 +308,13 @@ def test_records_cut_in_their_middle_are_no_obstacle(corpus, run, tmp_path):
 
 def test_a_folder_that_was_moved_aside_is_not_lost(tmp_path):
     """Killed between the two renames of an exchange."""
-    for name in (".prior.77.old.part", ".prior.77.part"):
+    nobody = 1 << 23  # no process has so high a number
+    for name in (".prior.1.old.part", f".prior.{nobody}.part"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "held").write_text(name)
     writing.clean(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["prior"]
-    assert (tmp_path / "prior" / "held").read_text() == ".prior.77.old.part"
+    assert (tmp_path / "prior" / "held").read_text() == ".prior.1.old.part"
 
 
 THEIRS = [

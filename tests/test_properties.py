@@ -53,7 +53,7 @@ VALUES = {
     "tokenizer.vocab_size": st.integers(5, 10**6),
     "encoder.hidden": st.integers(1, 9999),
     "encoder.dropout": st.floats(0, 0.99),
-    "training.epochs": st.floats(0, 1e9),
+    "training.epochs": st.floats(1e-9, 1e9),
     "training.max_steps": st.integers(1, 10**9),
     "labels.shares": st.dictionaries(
         st.text(st.characters(categories=["L", "N", "P"]), max_size=20), st.floats(0, 1)

@@ -64,11 +64,11 @@ def clean(folder: Path) -> None:
     left = [path for path in folder.glob(".*.part") if unfinished(path.name)]
     for path in sorted(left, key=lambda path: not path.name.endswith(".old.part")):
         name, process, aside = UNFINISHED.fullmatch(path.name).groups()  # type: ignore[union-attr]
-        if _alive(int(process)):
-            continue
         if aside and not (folder / name).exists():
-            path.rename(folder / name)
-        else:
+            path.rename(
+                folder / name
+            )  # whoever has its number by now: between two renames is soon over
+        elif not _alive(int(process)):
             _remove(path)
 
 
