@@ -64,10 +64,9 @@ def clean(folder: Path) -> None:
     left = [path for path in folder.glob(".*.part") if unfinished(path.name)]
     for path in sorted(left, key=lambda path: not path.name.endswith(".old.part")):
         name, process, aside = UNFINISHED.fullmatch(path.name).groups()  # type: ignore[union-attr]
+        # Whoever has the number by now: between an exchange's two renames is no time.
         if aside and not (folder / name).exists():
-            path.rename(
-                folder / name
-            )  # whoever has its number by now: between two renames is soon over
+            path.rename(folder / name)
         elif not _alive(int(process)):
             _remove(path)
 
