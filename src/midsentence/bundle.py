@@ -214,8 +214,7 @@ class TextVAE:
     ) -> list[str]:
         """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
         ends = self.encode([a, b], label=label)
-        points = latent.path(path, ends[0], ends[1], steps)
-        points = latent.unit(points) if self.vae.prior.sphere else points
+        points = latent.path(path, ends[0], ends[1], steps, sphere=bool(self.vae.prior.sphere))
         return self.decode(points, label=label, seed=seed, **greedily(decoding))
 
     def score(

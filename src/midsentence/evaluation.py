@@ -12,7 +12,7 @@ from .bundle import TextVAE
 from .errors import UserError
 from .learning.proposals import Proposal, fit_proposal
 from .measuring.likelihood import evaluate
-from .measuring.survey import Sentences
+from .measuring.survey import InMemory, Sentences
 from .opening import digest, read_json
 from .plain_json import dumps
 from .text.readers import Line, read
@@ -64,14 +64,14 @@ def evaluate_file(
         return list(found)
 
     held = processes.from_first(find) if source == "-" else find()
-    lengths = model.ids([line.text for line in held]).lengths
-    short = [line for line, n in zip(held, lengths, strict=True) if n <= asked.max_tokens]
+    lines = [line.text for line in held]
+    every = model.ids(lines, [line.label for line in held] if model.labels else None)
+    short = np.flatnonzero(every.lengths <= asked.max_tokens).tolist()
     if not short:
         raise UserError(f"every line of {source} is over corpus.max_tokens = {asked.max_tokens}")
-    lines = [line.text for line in short]
-    labels = [line.label for line in short] if model.labels else None
-    sentences: Sentences = model.ids(lines, labels)
-    sizes = np.array([len(line.encode()) for line in lines])
+    labels = None if every.labels is None else every.labels[short]
+    sentences = InMemory([every[i] for i in short], labels)
+    sizes = np.array([len(lines[i].encode()) for i in short])
     found = evaluate(
         model.vae, sentences, sizes, samples, proposal=proposal, seed=seed, progress=progress
     )

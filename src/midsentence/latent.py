@@ -41,15 +41,19 @@ PATHS = {"linear": linear, "spherical": spherical}
 DENSITY = "density"
 
 
-def path(kind: str, a: Tensor, b: Tensor, steps: int) -> Float[Tensor, "S D"]:
-    """Points from a to b. Raises UserError for fewer than 2 steps or an unknown kind."""
+def path(
+    kind: str, a: Tensor, b: Tensor, steps: int, *, sphere: bool = False
+) -> Float[Tensor, "S D"]:
+    """Points from a to b; put back on the `sphere` where z is on it. Raises UserError for fewer
+    than 2 steps or an unknown kind."""
     if steps < 2:
         raise UserError("an interpolation needs at least 2 steps: its two ends")
     if kind == DENSITY:
         raise UserError("a path along the density needs sentences: open the run as a Space")
     if kind not in PATHS:
         raise UserError(f"path {kind!r} is not one of {', '.join(PATHS)}, {DENSITY}")
-    return PATHS[kind](a, b, steps)
+    points = PATHS[kind](a, b, steps)
+    return unit(points) if sphere else points
 
 
 def unit(z: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:

@@ -18,7 +18,7 @@ from .learning.trainer import Listener
 from .opening import verify_early
 from .reporting import describe, write_report
 from .sections import LONGEST_LABEL
-from .text.corpus import Corpus, prepare, vacant
+from .text.corpus import Corpus, prepare
 from .text.store import MANY, pick
 from .writing import claimed, clean, unfinished, write_whole
 
@@ -143,8 +143,6 @@ def _begin(
     held = [f.name for f in out.iterdir()] if out.is_dir() else []
     if any(name != "corpus" and not unfinished(name) for name in held):
         raise UserError(f"{out} is not empty and not a run: choose another --out")
-    vacant(out / "corpus")
-    clean(out)
     asked = config.corpus
     asked.source, asked.valid, asked.test = corpus, valid, test
     data = prepare(
@@ -166,6 +164,7 @@ def _begin(
     if processes.together() and config.training.parts is None:
         config.training.parts = processes.count()  # so that fewer can go on with the same numbers
     config.labels.shares = label_shares(data) if config.labels.condition else {}
+    clean(out)
     write_whole(out / "config.toml", config.save)
     return config, data
 

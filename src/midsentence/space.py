@@ -174,10 +174,8 @@ class Space:
         **decoding: Any,
     ) -> Written:
         """Toward several attributes at once: `directions.toward`, by ``gradient`` or ``ode``."""
-        z, scale = (
-            self.at(text),
-            (self.cloud.mean.var(0, correction=0) + self.cloud.variance.mean(0)).sqrt(),
-        )
+        spread = self.cloud.mean.var(0, correction=0) + self.cloud.variance.mean(0)
+        z, scale = self.at(text), spread.sqrt()
         found = directions.toward(z, wanted, scale, method=method, near=near)
         return self.written(found[None], **decoding)[0]
 

@@ -61,9 +61,10 @@ def unfinished(name: str) -> bool:
 def clean(folder: Path) -> None:
     """Remove what a process that was killed had begun to write; a folder that it had moved aside
     for a new one gets its name again, if nothing has it."""
-    left = [path for path in folder.glob(".*.part") if unfinished(path.name)]
-    for path in sorted(left, key=lambda path: not path.name.endswith(".old.part")):
-        name, process, aside = UNFINISHED.fullmatch(path.name).groups()  # type: ignore[union-attr]
+    parts = [(path, UNFINISHED.fullmatch(path.name)) for path in folder.glob(".*.part")]
+    left = [(path, found) for path, found in parts if found]
+    for path, found in sorted(left, key=lambda part: not part[1][3]):
+        name, process, aside = found.groups()
         # Whoever has the number by now: between an exchange's two renames is no time.
         if aside and not (folder / name).exists():
             path.rename(folder / name)
@@ -95,19 +96,15 @@ def claimed(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} is a file: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
-    # Who only looks (`busy`) has it for a moment.
-    for last in (False, True):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
-            if last:
-                os.close(handle)
-                raise UserError(
-                    f"another process is training into {folder}: wait for it, or choose another "
-                    "--out"
-                ) from None
-            time.sleep(0.1)
+    ours = _locked(handle, fcntl.LOCK_EX)
+    if not ours:
+        time.sleep(0.1)  # who only looks (`busy`) has it for a moment
+        ours = _locked(handle, fcntl.LOCK_EX)
+    if not ours:
+        os.close(handle)
+        raise UserError(
+            f"another process is training into {folder}: wait for it, or choose another --out"
+        )
     try:
         yield
     finally:
@@ -121,12 +118,18 @@ def busy(folder: Path) -> bool:
     """Whether a process has claimed the folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not _locked(handle, fcntl.LOCK_SH)
     finally:
         os.close(handle)
-    return False
+
+
+def _locked(handle: int, kind: int) -> bool:
+    """Whether the lock could be had at once."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_manifest(folder: Path, names: Sequence[str]) -> None:
