@@ -1,5 +1,6 @@
 """What a run's tables are of, and what it writes where it is told little."""
 
+import json
 import shutil
 
 import pytest
@@ -61,12 +62,23 @@ def test_a_file_is_read_as_the_corpus_was(home, tmp_path):
     model = TextVAE.from_pretrained(home / "run")
     found, few = (evaluation.evaluate_file(model, str(tmp_path / f"{name}.txt"), 4)
                   for name in ("more", "few"))  # fmt: skip
-    assert found["left_out"] == 1
+    assert (found["left_out"], found["unreadable"]) == (1, 0)
     assert found["nll"] == few["nll"]
     told = call("evaluate", home / "run", tmp_path / "more.txt", "--samples", 2, "--json")
     assert "1 lines longer than the 256 tokens" in told.stderr
     with pytest.raises(UserError, match=r"every line .* is over corpus\.max_tokens"):
         evaluation.evaluate_file(model, str(tmp_path / "long.txt"), 4)
+
+
+@pytest.mark.parametrize(("how", "said"), [("skip", "left out"), ("replace", "mended or left out")])
+def test_lines_that_cannot_be_read_are_counted(home, tmp_path, how, said):
+    model = TextVAE.from_pretrained(home / "run")
+    model.config.corpus.on_bad = how
+    model.save_pretrained(tmp_path / "run")
+    (tmp_path / "some.txt").write_bytes("\n".join(TEXT[:5]).encode() + b"\nanna \xff\n")
+    told = call("evaluate", tmp_path / "run", tmp_path / "some.txt", "--samples", 2, "--json")
+    assert json.loads(told.stdout)["unreadable"] == 1
+    assert f"1 lines could not be read and were {said}" in told.stderr
 
 
 def test_all_tables_of_a_part_are_compared(home, tmp_path):

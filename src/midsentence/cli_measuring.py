@@ -95,6 +95,12 @@ def evaluate(
                 f"{model.config.corpus.max_tokens} tokens it was trained on were left out",
                 file=sys.stderr,
             )
+        if found["unreadable"]:
+            print(
+                f"{found['unreadable']:,.0f} lines could not be read and were "
+                f"{'left out' if model.config.corpus.on_bad == 'skip' else 'mended or left out'}",
+                file=sys.stderr,
+            )
     second: dict[str, float] = {}
     if quality:
         from .appraisal import appraise

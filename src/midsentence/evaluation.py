@@ -47,23 +47,25 @@ def evaluate_file(
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """The same for the lines of a file, read as the training corpus was; `left_out` counts those of
-    more tokens than it was trained on (`corpus.max_tokens`).
+    more tokens than it was trained on (`corpus.max_tokens`), `unreadable` those that the training
+    would have left out or mended (`corpus.on_bad`), not having been able to read them.
 
     Of several processes only the first has a standard input, and tells the others what it is.
     """
     asked = model.config.corpus
 
-    def find() -> list[Line]:
+    def find() -> tuple[list[Line], int]:
+        bad = Bad(asked.on_bad)
         found = read(
             source,
             text_field=asked.text_field,
             label_field=asked.label_field,
             max_chars=asked.max_chars,
-            bad=Bad(asked.on_bad),
+            bad=bad,
         )
-        return list(found)
+        return list(found), bad.count
 
-    held = processes.from_first(find) if source == "-" else find()
+    held, unreadable = processes.from_first(find) if source == "-" else find()
     lines = [line.text for line in held]
     every = model.ids(lines, [line.label for line in held] if model.labels else None)
     short = np.flatnonzero(every.lengths <= asked.max_tokens).tolist()
@@ -75,7 +77,7 @@ def evaluate_file(
     found = evaluate(
         model.vae, sentences, sizes, samples, proposal=proposal, seed=seed, progress=progress
     )
-    return found | {"left_out": len(held) - len(short)}
+    return found | {"left_out": len(held) - len(short), "unreadable": unreadable}
 
 
 def proposal_for(
