@@ -1,8 +1,9 @@
 """The vocabulary head beside other ways to its figure: python benchmarks/heads.py [--positions ..]
 
 Every form gives the summed log-probability of the targets and the gradients of hidden states,
-table and bias (with few gradient words, an estimate of them). The forms take turns; a row is the
-median of the rounds, with its ratio to plain fp32. In bf16 only where the processor multiplies it.
+table and bias (with few gradient words, an estimate of them; with few sampled words, one of both).
+The forms take turns; a row is the median of the rounds, with its ratio to plain fp32. In bf16 only
+where the processor multiplies it.
 """
 
 import argparse
@@ -20,10 +21,10 @@ from midsentence.parts.head import Head, has_fast_bfloat16
 from midsentence.parts.log_softmax import FIRST
 
 
-def few(head: Head) -> Head:
-    """A view of the head whose gradient is sampled."""
+def few(head: Head, setting: str) -> Head:
+    """A view of the head that has 1,024 words for its gradient, or for all."""
     other = copy.copy(head)
-    other.gradient_words = 1024
+    setattr(other, setting, 1024)
     return other
 
 
@@ -55,9 +56,11 @@ def forms(head: Head, compile: bool) -> dict[str, Callable[[Tensor, Tensor], Ten
         "F.linear_cross_entropy, bf16": lambda h, t: chunked(h, t, torch.bfloat16),
         "ours, fp32": lambda h, t: -narrow.log_prob(h, t).sum(),
         "ours, bf16 products": lambda h, t: -head.log_prob(h, t).sum(),
-        "ours, fp32, 1,024 gradient words": lambda h, t: -few(narrow).log_prob(h, t).sum(),
-        "ours, bf16, 1,024 gradient words": lambda h, t: -few(head).log_prob(h, t).sum(),
     }
+    for setting in ("gradient_words", "sampled_words"):
+        for kind, one in (("fp32", few(narrow, setting)), ("bf16", few(head, setting))):
+            name = f"ours, {kind}, 1,024 {setting.replace('_', ' ')}"
+            found[name] = lambda h, t, one=one: -one.log_prob(h, t).sum()
     if compile:
         found["torch.compile of plain, fp32"] = torch.compile(eager)
         found["torch.compile of plain, bf16"] = torch.compile(eager_bf16)

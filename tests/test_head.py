@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from midsentence.errors import UserError
 from midsentence.parts import log_softmax as module
 from midsentence.parts.head import BagOfWords, Head, Writer
 from midsentence.parts.log_softmax import draw_words
@@ -130,6 +131,77 @@ def test_a_gradient_by_all_words_but_one_is_nearly_exact(precision):
         gradients(head, hidden, head.log_prob(hidden, targets), weight), exact, strict=True
     ):
         assert (a - b).norm() < 0.03 * b.norm()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_sampled_normaliser_is_right_in_its_mean(monkeypatch, tied):
+    """1 / p is linear in the normaliser: its mean over the draws is exact."""
+    monkeypatch.setattr(module, "PILOT", 2)
+    monkeypatch.setattr(module, "CHUNK", 3 * V)
+    torch.manual_seed(1)
+    head = make(tied, precision="float32", sampled_words=9).double()
+    hidden, targets, _ = inputs(torch.float64)
+    with torch.no_grad():
+        head.table /= head.table.std()
+        hidden /= 4
+        exact = plain(head, hidden, targets)
+    found = torch.stack([1 / head.log_prob(hidden, targets).detach().exp() for _ in range(4000)])
+    off = (found.mean(0) - 1 / exact.exp()) / (found.std(0) / len(found) ** 0.5)
+    assert found.std(0).min() > 0
+    assert off.abs().max() < 4.5
+    assert torch.allclose(head.log_prob(hidden, targets)[:0], exact[:0])
+    assert torch.allclose(head.eval().log_prob(hidden, targets), exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [3 * 9, 1 << 22])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_gradient_of_a_sampled_normaliser_is_its_own(monkeypatch, tied, chunk):
+    """Beside autograd on the words that were drawn, targets among them and not."""
+    drawn, weights = torch.arange(2, V - 2, 3), torch.linspace(1, 3, len(range(2, V - 2, 3)))
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "draw_words", lambda mass, count: (drawn, weights.double()))
+    head = make(tied, precision="float32", sampled_words=9).double()
+    hidden, targets, weight = inputs(torch.float64)
+    weight = weight - 0.3
+    logits = hidden @ head.table[2:].t() + head.bias
+    own = logits.gather(1, targets[:, None] - 2)
+    others = (logits[:, drawn] + weights.double().log()).masked_fill(
+        drawn == targets[:, None] - 2, -torch.inf
+    )
+    right = (own - torch.cat([own, others], 1).logsumexp(1, keepdim=True))[:, 0]
+    found = head.log_prob(hidden, targets)
+    assert torch.allclose(found, right, atol=1e-12)
+    inside = (targets[:, None] - 2 == drawn).any(1)
+    assert inside.any() and not inside.all()
+    for a, b in zip(
+        gradients(head, hidden, found, weight), gradients(head, hidden, right, weight), strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_normaliser_of_all_words_but_one_is_nearly_exact(precision):
+    head = make(False, precision=precision, sampled_words=V - 3)
+    hidden, targets, weight = inputs(torch.float32)
+    right, found = plain(head, hidden, targets), head.log_prob(hidden, targets)
+    assert (found - right).abs().max() < 0.1
+    exact = gradients(head, hidden, right, weight)
+    for a, b in zip(gradients(head, hidden, found, weight), exact, strict=True):
+        assert (a - b).norm() < 0.05 * b.norm()
+
+
+def test_a_sample_as_large_as_the_vocabulary_is_the_exact_head():
+    head = make(False, precision="float32", sampled_words=V - 2).double()
+    hidden, targets, _ = inputs(torch.float64)
+    found = head.log_prob(hidden, targets)
+    assert torch.allclose(found, plain(head, hidden, targets), atol=1e-12)
+
+
+def test_words_are_drawn_by_one_of_two_settings():
+    with pytest.raises(UserError, match="gradient_words to 0"):
+        make(False, gradient_words=5, sampled_words=5)
+    with pytest.raises(UserError, match="sampled_words is a number"):
+        make(False, sampled_words=-1)
 
 
 def test_words_are_drawn_as_often_as_their_weights_say():

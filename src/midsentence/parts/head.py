@@ -26,6 +26,10 @@ class Head(nn.Module):
     gradient_words: so many words carry the gradient of a training step's normaliser, drawn anew
     each time where there are more; 0: all do. Values are exact either way, and the gradient's mean
     (`parts.log_softmax`); it spares most of two of the head's three products.
+    sampled_words: so many words are all that a training step's normaliser is made of (sampled
+    softmax), drawn anew each time where there are more; 0: it is made of all. Spares most of all
+    three products. What is reported while training is then an estimate, a little too high; what is
+    validated, evaluated and written is exact.
     precision: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the processor multiplies it
     natively).
     """
@@ -40,6 +44,7 @@ class Head(nn.Module):
         precision: str = "auto",
         label_smoothing: float = 0.0,
         gradient_words: int = 0,
+        sampled_words: int = 0,
     ):
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -48,9 +53,15 @@ class Head(nn.Module):
             raise UserError(f"precision = {precision!r}: use auto, float32 or bfloat16")
         if gradient_words < 0:
             raise UserError("head.gradient_words is a number of words; 0 is all of them")
+        if sampled_words < 0:
+            raise UserError("head.sampled_words is a number of words; 0 is all of them")
+        if gradient_words and sampled_words:
+            raise UserError(
+                "head.sampled_words has its own gradient: set head.gradient_words to 0 beside it"
+            )
         vocab, width = embedding.weight.shape
         self.tied, self.precision, self.label_smoothing = tied, precision, label_smoothing
-        self.gradient_words = gradient_words
+        self.gradient_words, self.sampled_words = gradient_words, sampled_words
         self.map = nn.Linear(hidden, width) if tied and width != hidden else None
         if tied:
             self.table = embedding.weight
@@ -67,7 +78,8 @@ class Head(nn.Module):
             hidden = self.map(hidden)
         found: Tensor = TargetLogProb.apply(
             hidden, self.table, self.bias, targets - FIRST, self.products(),
-            self.gradient_words if self.training else 0, torch.is_grad_enabled(),
+            (self.gradient_words or self.sampled_words) if self.training else 0,
+            self.sampled_words > 0, torch.is_grad_enabled(),
         )  # fmt: skip
         if self.training and self.label_smoothing:
             # The normaliser is the same for every word: only the logits are mixed.
