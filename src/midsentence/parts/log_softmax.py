@@ -69,16 +69,13 @@ class TargetLogProb(torch.autograd.Function):
     ) -> Float[Tensor, "M"]:
         own = (hidden * table[target + FIRST]).sum(1) + bias[target]
         words, chosen, place = _words(table[FIRST:], bias, kind), None, target
-        late = False
-        if learns and len(hidden) and 0 < sampled < len(words):
-            late = not early
-            if early:
-                chosen, place, words = _sample(
-                    _pilot_mass(hidden, own, words, target), sampled, table, bias, target, kind
-                )
-        keep = (
-            learns and not late and (kind == torch.bfloat16 or _rows(hidden, words) == len(hidden))
-        )
+        draws = learns and len(hidden) > 0 and 0 < sampled < len(words)
+        late = draws and not early
+        if draws and early:
+            mass = _pilot_mass(hidden, own, words, target)
+            chosen, place, words = _sample(mass, sampled, table, bias, target, kind)
+        small = kind == torch.bfloat16 or _rows(hidden, words) == len(hidden)
+        keep = learns and small and not late
         shift, others, mass, kept = _sums(hidden, own, words, place, keep=keep, weigh=late)
         total = others + (own - shift).exp()
         if late:
