@@ -22,6 +22,7 @@ from .cli_options import (
 from .errors import UserError
 from .plain_json import dumps
 from .seeds import LARGEST
+from .text.tolerance import unread
 
 if TYPE_CHECKING:
     from .bundle import TextVAE
@@ -96,11 +97,8 @@ def evaluate(
                 file=sys.stderr,
             )
         if found["unreadable"]:
-            print(
-                f"{found['unreadable']:,.0f} lines could not be read and were "
-                f"{'left out' if model.config.corpus.on_bad == 'skip' else 'mended or left out'}",
-                file=sys.stderr,
-            )
+            how_bad = model.config.corpus.on_bad
+            print(unread(int(found["unreadable"]), how_bad), file=sys.stderr)
     second: dict[str, float] = {}
     if quality:
         from .appraisal import appraise

@@ -51,10 +51,9 @@ class Head(nn.Module):
             raise UserError("head.label_smoothing is a part of the probability: 0 to below 1")
         if precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"precision = {precision!r}: use auto, float32 or bfloat16")
-        if gradient_words < 0:
-            raise UserError("head.gradient_words is a number of words; 0 is all of them")
-        if sampled_words < 0:
-            raise UserError("head.sampled_words is a number of words; 0 is all of them")
+        for name, count in ("gradient_words", gradient_words), ("sampled_words", sampled_words):
+            if count < 0:
+                raise UserError(f"head.{name} is a number of words; 0 is all of them")
         if gradient_words and sampled_words:
             raise UserError(
                 "head.sampled_words has its own gradient: set head.gradient_words to 0 beside it"

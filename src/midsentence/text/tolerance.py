@@ -26,5 +26,10 @@ class Bad:
         self.count, self.first = self.count + 1, self.first or message
 
     def __str__(self) -> str:
-        what = "left out" if self.how == "skip" else "mended or left out"
-        return f"{self.count:,} lines could not be read and were {what}, first {self.first}"
+        return f"{unread(self.count, self.how)}, first {self.first}"
+
+
+def unread(count: int, how: str) -> str:
+    """How many lines could not be read, and what became of them."""
+    what = "left out" if how == "skip" else "mended or left out"
+    return f"{count:,} lines could not be read and were {what}"
