@@ -7,7 +7,6 @@ from torch import nn
 from midsentence.errors import UserError
 from midsentence.parts import log_softmax as module
 from midsentence.parts.head import BagOfWords, Head, Writer
-from midsentence.parts.log_softmax import draw_words
 
 V, H, M = 53, 16, 37
 
@@ -202,29 +201,6 @@ def test_words_are_drawn_by_one_of_two_settings():
         make(False, gradient_words=5, sampled_words=5)
     with pytest.raises(UserError, match="sampled_words is a number"):
         make(False, sampled_words=-1)
-
-
-def test_words_are_drawn_as_often_as_their_weights_say():
-    torch.manual_seed(0)
-    mass = torch.rand(40) ** 6
-    times, weights = torch.zeros(40), torch.zeros(40)
-    for _ in range(4000):
-        words, weight = draw_words(mass, 10)
-        assert len(set(words.tolist())) == 10
-        times[words] += 1
-        weights[words] = weight
-    drawn = times > 0
-    assert drawn[mass > mass.median()].all()
-    chance = 1 / weights[drawn]
-    error = (chance * (1 - chance) / 4000).sqrt() + 1e-6
-    assert ((times[drawn] / 4000 - chance).abs() < 5 * error).all()
-    assert (weights[mass.argsort(descending=True)[:3]] == 1).all()  # the heaviest are certain
-
-
-def test_one_word_that_has_all_the_mass_and_none_are_drawn_from_too():
-    for mass in (torch.zeros(20), torch.nn.functional.one_hot(torch.tensor(4), 20).float()):
-        words, weights = draw_words(mass, 5)
-        assert len(words.unique()) == 5 and weights.isfinite().all()
 
 
 def test_a_certain_word_never_gets_more_than_probability_one():

@@ -62,7 +62,7 @@ class LinearGaussian(VAE):
         unit = Normal(torch.zeros(D, dtype=torch.float64), torch.ones(D, dtype=torch.float64))
         return Independent(unit, 1)
 
-    def log_px(self, held, z):
+    def log_px(self, held, z, words=0):
         return Normal(z @ self.w.T, self.s).log_prob(self.encoder(held)).sum(-1)
 
     def lines(self):

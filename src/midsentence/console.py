@@ -118,7 +118,8 @@ def table(columns: dict[str, dict[str, float]]) -> None:
     for name in columns:
         grid.add_column(escape(name), justify="right")
     for key, (label, form, _) in FIGURES.items():
-        grid.add_row(label, *(number(c.get(key), form) for c in columns.values()))
+        if any(key in c for c in columns.values()):
+            grid.add_row(label, *(number(c.get(key), form) for c in columns.values()))
     # A pipe has no width: without one, rich would fold long names.
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
 

@@ -26,6 +26,7 @@ def evaluate_store(
     samples: int,
     *,
     proposal: Proposal | None = None,
+    words: int = 0,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
@@ -33,8 +34,9 @@ def evaluate_store(
     if not len(store):
         raise UserError("this part of the run has no sentences: evaluate another, or give a file")
     return evaluate(
-        model.vae, store, store.sizes, samples, proposal=proposal, seed=seed, progress=progress
-    )
+        model.vae, store, store.sizes, samples,
+        proposal=proposal, words=words, seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def evaluate_file(
@@ -43,6 +45,7 @@ def evaluate_file(
     samples: int,
     *,
     proposal: Proposal | None = None,
+    words: int = 0,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
@@ -75,8 +78,9 @@ def evaluate_file(
     sentences = InMemory([every[i] for i in short], labels)
     sizes = np.array([len(lines[i].encode()) for i in short])
     found = evaluate(
-        model.vae, sentences, sizes, samples, proposal=proposal, seed=seed, progress=progress
-    )
+        model.vae, sentences, sizes, samples,
+        proposal=proposal, words=words, seed=seed, progress=progress,
+    )  # fmt: skip
     return found | {"left_out": len(held) - len(short), "unreadable": unreadable}
 
 

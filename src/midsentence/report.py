@@ -52,12 +52,16 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "tokens": ("Tokens", ",.0f", "Predicted, one end of sentence each among them."),
     "bytes": ("Bytes", ",.0f", "Of the sentences in UTF-8."),
     "samples": ("Samples", ",.0f", "Importance samples a sentence."),
+    "words": ("Sampled words", ",.0f", "Of the vocabulary, that the NLL was estimated by."),
+    "words_off": ("NLL, by them too high", ".4f", "Nats a sentence, of a few sentences by all "
+                  "words too."),
+    "words_off_stderr": ("± standard error", ".4f", "Of this over those sentences."),
 }  # fmt: skip
 """Key of `evaluate` -> (name, format, explanation), in the order of the page."""
 
 OF_THE_LATENT = {
     *("elbo", "reconstruction", "kl", "mi", "mi_cap", "marginal_kl", "active_units", "latent"),
-    *("estimator_stderr", "samples"),
+    *("estimator_stderr", "samples", "words", "words_off", "words_off_stderr"),
 }
 """Figures that say nothing about a language model, whose likelihood is exact."""
 

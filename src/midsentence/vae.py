@@ -149,9 +149,20 @@ class VAE(nn.Module):
         fast = self.head.products() == torch.bfloat16 and has_bfloat16_layers(self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
-    def log_px(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "K B"]:
-        """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed."""
-        return self._scored(batch, self._hidden(batch, z), len(z))
+    def log_px(
+        self, batch: Batch, z: Float[Tensor, "K B D"], words: int = 0
+    ) -> Float[Tensor, "K B"]:
+        """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed.
+
+        words: estimate it by so many words of the vocabulary a position, drawn for all K latents
+        together, without a gradient (`parts.word_samples`); 0: exact.
+        """
+        hidden = self._hidden(batch, z)
+        if not words:
+            return self._scored(batch, hidden, len(z))
+        together = hidden.view(len(z), -1, hidden.shape[1]).transpose(0, 1)
+        found = self.head.log_prob_together(together, batch.targets[batch.mask], words)
+        return self._summed(batch, found.t().flatten(), len(z))
 
     def log_words(self, batch: Batch, z: Float[Tensor, "B D"]) -> Float[Tensor, "M"]:
         """log p(word | words before, z), nats, of every word and ``</s>``, sentence by sentence."""

@@ -6,6 +6,7 @@ happens here and nowhere else, sums first. One definition under every objective.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,13 +17,17 @@ from torch.distributions import Distribution, Independent
 from ..parts.diffusion import Denoised
 from ..text.batches import Batch
 from ..vae import VAE, draw
-from .survey import Sentences, Survey, measuring, shared, survey
+from .survey import InMemory, Sentences, Survey, measuring, shared, survey
 
 POSITIONS = 16384
-"""Decoder positions computed at once in importance weighting; any value gives the same figure."""
+"""Decoder positions computed at once in importance weighting; any value gives the same figure, but
+for the noise of words that are drawn."""
 
 TOGETHER = 1024
 """Samples of a sentence that are drawn at once: more of them take no more memory."""
+
+CHECKED = 20
+"""Sentences whose likelihood by sampled words is held to that by all of them."""
 
 COSTLY = 200
 """Sentences whose MI is watched in training where there is no closed form: a flow may pass each z
@@ -118,16 +123,19 @@ def importance_weighted(
     proposal: Callable[[Tensor], Distribution] | None = None,
     seed: int = 0,
     positions: int = POSITIONS,
+    words: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """log p(x) by exactly K = `samples` importance samples, and its standard error, (N,) nats.
 
     log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a lower bound in expectation that rises to
     log p(x) with K (Burda et al. 2016, eq. 8). q is the posterior, or a `proposal` of the summary
-    (`learning.proposals`), under which the bound may be tighter. The error is the delta method's,
-    sqrt((mean(r^2) - 1) / K) with r the weights over their mean; of one sample it is not known, and
-    nan, but for a language model, whose likelihood is exact. `progress` is told how many more
-    sentences are done. Both are nan, and nothing is computed, under a prior without a density.
+    (`learning.proposals`), under which the bound may be tighter. `words`: each log p(x|z) is an
+    estimate by so many words of the vocabulary a position (`VAE.log_px`), 0: exact. The error is
+    the delta method's, sqrt((mean(r^2) - 1) / K) with r the weights over their mean; of one sample
+    it is not known, and nan, but for a language model, whose likelihood is exact. `progress` is
+    told how many more sentences are done. Both are nan, and nothing is computed, under a prior
+    without a density.
     """
     if isinstance(vae.prior(), Denoised):
         unknown = np.full(len(sentences), math.nan)
@@ -135,14 +143,11 @@ def importance_weighted(
 
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
         q = vae.infer(batch) if proposal is None else proposal(vae.read(batch))
-        p = vae.prior_of(batch.labels, len(batch))
-        size = max(1, positions // batch.targets.numel())
         total = torch.full((len(batch),), -math.inf, dtype=torch.double, device=vae.device)
         squares = total.clone()
         for begun in range(0, samples, TOGETHER):
             z, log_qz = draw(q, min(TOGETHER, samples - begun))
-            log_p_joint = [p.log_prob(part) + vae.log_px(batch, part) for part in z.split(size)]
-            log_w = (torch.cat(log_p_joint) - log_qz).double()
+            log_w = (log_joint(vae, batch, z, positions, words) - log_qz).double()
             total = total.logaddexp(log_w.logsumexp(0))
             squares = squares.logaddexp((2 * log_w).logsumexp(0))
         mean = total - math.log(samples)
@@ -155,6 +160,23 @@ def importance_weighted(
     return log_p.cpu().numpy(), error.cpu().numpy()
 
 
+def log_joint(
+    vae: VAE, batch: Batch, z: Float[Tensor, "K B D"], positions: int, words: int
+) -> Float[Tensor, "K B"]:
+    """log p(x, z) in nats, of a few sentences at a time with as many of their z as there is room
+    for. words: of the vocabulary, as in `VAE.log_px`."""
+    width = batch.targets.shape[1]
+    samples = min(len(z), max(1, positions // width))
+    count = max(1, positions // (samples * width))
+    columns = []
+    for first in range(0, len(batch), count):
+        some = batch.rows(first, count)
+        p = vae.prior_of(some.labels, len(some))
+        each = z[:, first : first + count].split(samples)
+        columns.append(torch.cat([p.log_prob(k) + vae.log_px(some, k, words) for k in each]))
+    return torch.cat(columns, 1)
+
+
 def evaluate(
     vae: VAE,
     sentences: Sentences,
@@ -164,11 +186,14 @@ def evaluate(
     proposal: Callable[[Tensor], Distribution] | None = None,
     seed: int = 0,
     positions: int = POSITIONS,
+    words: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """The table: likelihood by `samples` importance samples, the bound, and what z carries.
 
-    A `proposal` is for the first alone: everything else is of the model's own posterior.
+    A `proposal` and `words` are for the first alone: everything else is of the model's own
+    posterior and by all words. `words_off` is then by how much `CHECKED` sentences have a larger
+    NLL by them than by all words, the same z, in nats a sentence; with its standard error.
     sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
     over sentences; `estimator_stderr` is the part of it that more samples would remove, nan of one
     sample. `ppl` is over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a
@@ -177,13 +202,14 @@ def evaluate(
     """
     found = survey(vae, sentences, seed)
     if vae.latent == 0:
-        samples = 1  # without a latent the likelihood is exact
+        samples, words = 1, 0  # without a latent the likelihood is exact
     if isinstance(vae.prior(), Denoised):
-        samples = 0
-    log_p, error = importance_weighted(
-        vae, sentences, samples,
-        proposal=proposal, seed=seed, positions=positions, progress=progress,
+        samples, words = 0, 0
+    likelihood = partial(
+        importance_weighted, vae, samples=samples,
+        proposal=proposal, seed=seed, positions=positions,
     )  # fmt: skip
+    log_p, error = likelihood(sentences, words=words, progress=progress)
     count = len(sentences)
     tokens = int(sentences.lengths.sum()) + count
     held = int(sizes.sum())
@@ -208,4 +234,19 @@ def evaluate(
         "active_units": active_units(found.mean),
         "latent": vae.latent,
         "marginal_kl": kl - mi,
+        **(words_off(likelihood, sentences, words) if words else {}),
     }
+
+
+def words_off(
+    likelihood: Callable[..., tuple[np.ndarray, np.ndarray]], sentences: Sentences, words: int
+) -> dict[str, float]:
+    """What sampled words change in the NLL of a few sentences, evenly spread over the set."""
+    count = min(CHECKED, len(sentences))
+    rows = np.linspace(0, len(sentences) - 1, count).round().astype(np.int64)
+    known = sentences.labels
+    ids = [np.asarray(sentences[i]).tolist() for i in rows.tolist()]
+    some = InMemory(ids, None if known is None else known[rows])
+    off = likelihood(some, words=0)[0] - likelihood(some, words=words)[0]
+    error = off.std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
+    return {"words": words, "words_off": float(off.mean()), "words_off_stderr": float(error)}

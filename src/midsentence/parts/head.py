@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .log_softmax import CHUNK, FIRST, TargetLogProb
+from .word_samples import log_prob_together
 
 
 class Head(nn.Module):
@@ -86,6 +87,18 @@ class Head(nn.Module):
             own = (hidden * self.table[targets]).sum(1) + self.bias[targets - FIRST]
             found = found + self.label_smoothing * (mean - own)
         return found
+
+    def log_prob_together(
+        self, hidden: Float[Tensor, "P K H"], targets: Int[Tensor, "P"], words: int
+    ) -> Float[Tensor, "P K"]:
+        """The same of K states a position, by `words` words a position where there are more: an
+        estimate (`parts.word_samples`), without a gradient. 0: by all words, exact."""
+        table, many = self.table[FIRST:], hidden.shape[1]
+        if not 0 < words < len(table):
+            every = targets[:, None].expand(-1, many).reshape(-1)
+            return self.log_prob(hidden.flatten(0, 1), every).view(-1, many)
+        hidden = hidden if self.map is None else self.map(hidden)
+        return log_prob_together(hidden, table, self.bias, targets - FIRST, self.products(), words)
 
     def apart(self, a: Float[Tensor, "M H"], b: Float[Tensor, "M H"]) -> Float[Tensor, "M"]:
         """Mean over words of the squared difference of the logits of two hidden states.

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .word_samples import draw_words
+
 FIRST = 2
 """<pad> and <s> are never written, so the head has no rows for them: row r is word r + FIRST."""
 
@@ -26,9 +28,6 @@ BLOCK = 128
 
 PILOT = 64
 """Rows that say, before the others are looked at, which words have mass."""
-
-LEAST = 1e-3
-"""A word is drawn as if it had at least this part of the mean mass: weights are bounded."""
 
 
 class TargetLogProb(torch.autograd.Function):
@@ -159,26 +158,6 @@ def _sample(
     place = chosen.new_full((len(bias),), -1)
     place[chosen] = torch.arange(len(chosen), device=chosen.device)
     return chosen, place[target], _words(table[chosen + FIRST], bias[chosen] + weights.log(), kind)
-
-
-def draw_words(mass: Float[Tensor, "W"], count: int) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"]]:
-    """`count` different words, and by how much each counts: one over its chance to be drawn.
-
-    A word's chance is proportional to its mass, and 1 where that would pass 1, so whatever has most
-    mass is certain. They are drawn by equal steps along the summed chances from one random start
-    (systematic sampling with probability proportional to size: Madow 1949; the weights: Horvitz &
-    Thompson 1952).
-    """
-    size = mass.double()
-    size, order = (size + LEAST * size.mean()).clamp_min(1e-300).sort(descending=True)
-    left = count - torch.arange(len(size), device=size.device)
-    tail = size.flip(0).cumsum(0).flip(0)
-    certain = (size * left <= tail).int().argmax()
-    chance = (size * left[certain] / tail[certain]).clamp_max(1 - 1e-6)
-    chance = chance.where(left <= count - certain, 1.0)
-    steps = torch.arange(count, device=size.device) + torch.rand((), device=size.device).double()
-    drawn = torch.searchsorted(chance.cumsum(0), steps, right=True).clamp_max(len(size) - 1)
-    return order[drawn], (1 / chance[drawn]).to(mass.dtype)
 
 
 def _rows(hidden: Tensor, words: Tensor) -> int:

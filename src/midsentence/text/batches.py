@@ -43,6 +43,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def rows(self, first: int, count: int) -> "Batch":
+        """Some of its sentences, as wide as the longest of them."""
+        some = slice(first, first + count)
+        width = int(self.lengths[some].max()) + 1
+        return Batch(self.tokens[some, :width], None if self.labels is None else self.labels[some])
+
     def to(self, device: torch.device) -> "Batch":
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
         return Batch(self.tokens.to(device, non_blocking=True), labels)
