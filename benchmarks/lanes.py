@@ -82,13 +82,13 @@ class Ours:
                 self.model.get_parameter(name).copy_(value)
         return {}
 
-    def likelihood(self, rows: list[int]) -> dict[str, float]:
+    def likelihood(self, rows: list[int], words: int = 0) -> dict[str, float]:
         from midsentence.measuring.likelihood import importance_weighted
         from midsentence.measuring.survey import InMemory
 
         test = InMemory([self.corpus.test[i].tolist() for i in rows])
         began = time.perf_counter()
-        found, _ = importance_weighted(self.model, test, SAMPLES)
+        found, _ = importance_weighted(self.model, test, SAMPLES, words=words)
         return {"rate": len(rows) / (time.perf_counter() - began), "nll": -float(found.mean())}
 
     def write(self, count: int, kind: str) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Peer:
         self.model.eval()
         return {}
 
-    def likelihood(self, rows: list[int]) -> dict[str, float]:
+    def likelihood(self, rows: list[int], words: int = 0) -> dict[str, float]:
         lines = (self.folder / "test.txt").read_text("utf-8").splitlines()
         sentences = [
             torch.tensor([[1, *(self.vocab[w] for w in lines[i].split()), 2]]) for i in rows

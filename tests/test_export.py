@@ -189,12 +189,10 @@ INJECTIONS = [
     ("lstm", ["state", "input", "add", "skip"]),
     ("lstm", ["state"]),
     ("gru", ["state"]),
-    ("gru", ["input", "add"]),
-    ("gru", ["skip"]),
+    ("gru", ["input", "add", "skip"]),
     ("transformer", ["state"]),
-    ("transformer", ["input"]),
-    ("transformer", ["add", "skip"]),
-    ("transformer", ["memory"]),
+    ("transformer", ["input", "skip"]),
+    ("transformer", ["add", "memory"]),
 ]
 
 

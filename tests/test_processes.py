@@ -109,7 +109,7 @@ def assert_same(run, other):
             assert b[name] == close, (name, a, b)
 
 
-@pytest.mark.parametrize(("count", "names"), [(2, tuple(CASES)), (4, ("plain", "in pieces"))])
+@pytest.mark.parametrize(("count", "names"), [(2, tuple(CASES)), (4, ("in pieces",))])
 def test_the_same_training_by_one_process_and_by_several(corpus, alone, tmp_path, count, names):
     ended(together(count, HERE / "several.py", corpus, tmp_path, 0, "afresh", *names))
     for name in names:

@@ -1,5 +1,12 @@
 """One seed, many independent streams of random numbers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 LARGEST = (1 << 43) - 1
 """A seed that a person may give: a million times it (`measuring.survey`) is still a seed."""
 
@@ -17,3 +24,14 @@ def seed_of(*key: int) -> int:
 
     whole = [number % (1 << 64) for number in key]
     return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0])
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """`torch.manual_seed` where it is called for every batch: torch asks each kind of device that
+    there could be, and keeps a trace of who asked, which takes longer than a small batch."""
+    import torch
+
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

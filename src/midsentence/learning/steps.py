@@ -13,7 +13,7 @@ from .. import processes
 from ..config import Config
 from ..errors import UserError
 from ..parts.layers import Block
-from ..seeds import seed_of
+from ..seeds import reseed, seed_of
 from ..text.batches import Batch, Batches, collate
 from ..text.store import TokenStore
 from ..vae import VAE
@@ -114,7 +114,7 @@ class Steps:
         for part in mine:
             # Nothing is carried from step to step: a step's noise is the same after a resume, and
             # whichever process draws it.
-            torch.manual_seed(seed_of(*key, part))
+            reseed(seed_of(*key, part), self.vae.device)
             own = rows[part :: self.parts]
             # All processes must take part in every step, also those that are left no sentence.
             batch = self._batch(own if len(own) else rows[:1])

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, Normal
 
 from ..parts.diffusion import Denoised
+from ..parts.priors import pairwise
 from ..text.batches import Batch
 from ..vae import VAE, draw
 from .survey import InMemory, Sentences, Survey, measuring, shared, survey
@@ -28,6 +29,9 @@ TOGETHER = 1024
 
 CHECKED = 20
 """Sentences whose likelihood by sampled words is held to that by all of them."""
+
+PAIRS = 1 << 21
+"""Densities of z under posteriors that are held at once."""
 
 COSTLY = 200
 """Sentences whose MI is watched in training where there is no closed form: a flow may pass each z
@@ -80,16 +84,18 @@ def log_aggregate(
     # In training a posterior with batch normalisation would be another, and learn from this.
     with measuring(vae, seed=0):
         q = vae.posterior(found.summary)
-        # A flow passes every z through its nets for every sentence.
-        room = 1 << (24 if isinstance(q, Independent) else 20)
-        size = max(1, room // max(1, len(found.z) * max(1, z.shape[1])))
+        if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+            each, room = pairwise(q.mean, q.stddev), PAIRS
+        else:  # a flow passes every z through its nets for every sentence
+            each, room = lambda some: q.log_prob(some[:, None]), PAIRS // 2 // max(1, z.shape[1])
+        size = max(1, room // max(1, len(found.z)))
         for rows in torch.arange(len(z), device=z.device).split(size):
             away = label[rows, None] != found.label
             if others:
                 away[torch.arange(len(rows), device=z.device), rows] = True
-            pairs = q.log_prob(z[rows, None]).masked_fill(away, -math.inf)
+            pairs = each(z[rows]).masked_fill(away, -math.inf)
             parts.append(pairs.logsumexp(1) - (~away).sum(1).log())
-    return torch.cat(parts)
+    return torch.cat(parts).to(z.dtype)
 
 
 def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
@@ -143,11 +149,14 @@ def importance_weighted(
 
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
         q = vae.infer(batch) if proposal is None else proposal(vae.read(batch))
+        p = vae.prior_of(batch.labels, len(batch))
+        size = max(1, positions // batch.targets.numel())
         total = torch.full((len(batch),), -math.inf, dtype=torch.double, device=vae.device)
         squares = total.clone()
         for begun in range(0, samples, TOGETHER):
             z, log_qz = draw(q, min(TOGETHER, samples - begun))
-            log_w = (log_joint(vae, batch, z, positions, words) - log_qz).double()
+            log_pz = torch.cat([p.log_prob(part) for part in z.split(size)])
+            log_w = (log_px(vae, batch, z, positions, words) + log_pz - log_qz).double()
             total = total.logaddexp(log_w.logsumexp(0))
             squares = squares.logaddexp((2 * log_w).logsumexp(0))
         mean = total - math.log(samples)
@@ -160,20 +169,18 @@ def importance_weighted(
     return log_p.cpu().numpy(), error.cpu().numpy()
 
 
-def log_joint(
+def log_px(
     vae: VAE, batch: Batch, z: Float[Tensor, "K B D"], positions: int, words: int
 ) -> Float[Tensor, "K B"]:
-    """log p(x, z) in nats, of a few sentences at a time with as many of their z as there is room
-    for. words: of the vocabulary, as in `VAE.log_px`."""
+    """`VAE.log_px` of a few sentences at a time, with as many of their z as there is room for."""
     width = batch.targets.shape[1]
     samples = min(len(z), max(1, positions // width))
     count = max(1, positions // (samples * width))
     columns = []
     for first in range(0, len(batch), count):
         some = batch.rows(first, count)
-        p = vae.prior_of(some.labels, len(some))
         each = z[:, first : first + count].split(samples)
-        columns.append(torch.cat([p.log_prob(k) + vae.log_px(some, k, words) for k in each]))
+        columns.append(torch.cat([vae.log_px(some, part, words) for part in each]))
     return torch.cat(columns, 1)
 
 

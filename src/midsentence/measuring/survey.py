@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import processes
+from ..seeds import reseed
 from ..text.batches import Batch, Budget, by_length, collate
 from ..vae import VAE
 
@@ -54,7 +55,7 @@ def measuring(vae: VAE, seed: int) -> Iterator[None]:
     training = vae.training
     devices = [vae.device] if vae.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(seed)
+        reseed(seed, vae.device)
         vae.eval()
         try:
             yield
@@ -133,7 +134,7 @@ def shared(
     with measuring(vae, seed):
         for number, (rows, batch) in enumerate(groups(vae, sentences)):
             if number % processes.count() == processes.number():
-                torch.manual_seed(seed * 1_000_003 + number)
+                reseed(seed * 1_000_003 + number, vae.device)
                 found.append((rows, list(look(batch))))
             progress(len(rows))
         # The layers of a model in pieces are put together by all processes, equally often.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -127,15 +128,46 @@ class FlowPrior(nn.Module):
         return Flowed(self.loc, self.log_scale.exp(), self.flow(None))
 
 
-class Gaussians(MixtureSameFamily):
-    """A mixture of C diagonal Gaussians, as fast for a hundred thousand of them as for a few.
+SHARP = 1e5
+"""Scales from 0 beyond which a mean's square has no digits left for what a Gaussian says."""
 
-    The squares are multiplied out, so that a density is a product of matrices, in float64: in fp32
-    what they cancel would be lost.
+
+def pairwise(
+    means: Float[Tensor, "C D"], scales: Float[Tensor, "C D"], log_weights: Tensor | None = None
+) -> Callable[[Float[Tensor, "M D"]], Float[Tensor, "M C"]]:
+    """z -> its log-density in nats under each of C diagonal Gaussians (plus each one's log weight).
+
+    The squares are multiplied out, so that it is two products of matrices, in float64: in fp32 what
+    they cancel would be lost. Where a scale is so small that it would be in float64 too, as in an
+    autoencoder, they are summed one dimension at a time.
     """
+    means, scales = means.double(), scales.double()
+    constant = -scales.log().sum(1) - 0.5 * math.log(2 * math.pi) * means.shape[1]
+    if log_weights is not None:
+        constant = constant + log_weights.double()
 
-    ROOM = 1 << 24
-    """Densities of points under components that are held at once."""
+    def multiplied_out(z: Tensor) -> Tensor:
+        linear = torch.addmm(offset, z.double(), (means * precision).T)
+        return linear.addmm(z.double().square(), precision.T, alpha=-0.5)
+
+    def one_by_one(z: Tensor) -> Tensor:
+        found = constant.expand(len(z), -1)
+        for column, mean, scale in zip(z.double().T, means.T, scales.T, strict=True):
+            found = found - 0.5 * ((column[:, None] - mean) / scale).square()
+        return found
+
+    if not (means.abs() < SHARP * scales).all():
+        return one_by_one
+    precision = scales.square().reciprocal()
+    offset = constant - 0.5 * (means.square() * precision).sum(1)
+    return multiplied_out
+
+
+class Gaussians(MixtureSameFamily):
+    """A mixture of C diagonal Gaussians, as fast for a hundred thousand of them as for a few."""
+
+    ROOM = 1 << 21
+    """Densities of points under components that are held at once: so few stay in the cache."""
 
     def __init__(
         self, logits: Float[Tensor, "C"], means: Float[Tensor, "C D"], scales: Float[Tensor, "C D"]
@@ -144,19 +176,14 @@ class Gaussians(MixtureSameFamily):
         super().__init__(Categorical(logits=logits), parts, validate_args=False)
         self.means, self.scales = means, scales
 
+    @cached_property
+    def parts(self) -> Callable[[Float[Tensor, "M D"]], Float[Tensor, "M C"]]:
+        return pairwise(self.means, self.scales, self.mixture_distribution.logits)
+
     def log_prob(self, value: Float[Tensor, "*K D"]) -> Float[Tensor, "*K"]:
-        means, scales = self.means.double(), self.scales.double()
-        precision = scales.square().reciprocal()
-        towards = (means * precision).T
-        constant = self.mixture_distribution.logits.double() - 0.5 * (
-            (means.square() * precision + math.log(2 * math.pi)).sum(1) + 2 * scales.log().sum(1)
-        )
-        found = []
-        for z in value.reshape(-1, value.shape[-1]).split(max(1, self.ROOM // len(means))):
-            z = z.double()
-            each = torch.addmm(constant, z, towards).addmm(z.square(), precision.T, alpha=-0.5)
-            found.append(each.logsumexp(1))
-        return torch.cat(found).view(value.shape[:-1]).to(value.dtype)
+        rows = value.reshape(-1, value.shape[-1]).split(max(1, self.ROOM // len(self.means)))
+        found = torch.cat([self.parts(z).logsumexp(1) for z in rows])
+        return found.view(value.shape[:-1]).to(value.dtype)
 
 
 class Exemplars(Gaussians):
