@@ -155,7 +155,7 @@ class VAE(nn.Module):
         """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed.
 
         words: estimate it by so many words of the vocabulary a position, drawn for all K latents
-        together, without a gradient (`parts.word_samples`); 0: exact.
+        together, without a gradient (`parts.together`); 0: exact.
         """
         hidden = self._hidden(batch, z)
         if not words:
@@ -170,9 +170,8 @@ class VAE(nn.Module):
 
     def _hidden(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "M H"]:
         """What the decoder says before every word of every sentence, K times over."""
-        inputs = batch.inputs.expand(len(z), -1, -1).flatten(0, 1)
         with self._products():
-            hidden = self.decoder(inputs, self.joined(z, batch.labels).flatten(0, 1))
+            hidden = self.decoder.together(batch.inputs, self.joined(z, batch.labels))
         return hidden[batch.mask.repeat(len(z), 1)].to(z.dtype)
 
     def _scored(

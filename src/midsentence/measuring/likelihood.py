@@ -173,13 +173,10 @@ def log_px(
     vae: VAE, batch: Batch, z: Float[Tensor, "K B D"], positions: int, words: int
 ) -> Float[Tensor, "K B"]:
     """`VAE.log_px` of a few sentences at a time, with as many of their z as there is room for."""
-    width = batch.targets.shape[1]
-    samples = min(len(z), max(1, positions // width))
-    count = max(1, positions // (samples * width))
-    columns = []
+    count, columns = max(1, positions // (len(z) * batch.targets.shape[1])), []
     for first in range(0, len(batch), count):
         some = batch.rows(first, count)
-        each = z[:, first : first + count].split(samples)
+        each = z[:, first : first + count].split(max(1, positions // some.targets.numel()))
         columns.append(torch.cat([vae.log_px(some, part, words) for part in each]))
     return torch.cat(columns, 1)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..text.tokenizer import BOS, UNK
 from .layers import Block, Dropout, check_heads, positions, word_embedding
+from .together import lstm_together
 
 State = dict[str, Tensor]
 """Whatever a decoder carries between steps. Every tensor leads with N, so that ``{k: v[rows]}``
@@ -69,6 +70,12 @@ class LatentInput(nn.Module):
             x = torch.cat([x, z[:, None].expand(-1, x.shape[1], -1)], -1)
         return x
 
+    def of_latent(self, z: Float[Tensor, "*N D"]) -> Float[Tensor, "*N X"]:
+        """What z adds to every position, where nothing is dropped."""
+        shape = (*z.shape[:-1], self.embedding.embedding_dim)
+        added = z.new_zeros(shape) if self.add is None else self.add(z)
+        return torch.cat([added, z], -1) if self.concatenate else added
+
 
 class Decoder(nn.Module):
     """What every decoder is: `start` from z, then `step` over any number of words.
@@ -92,6 +99,13 @@ class Decoder(nn.Module):
         self, tokens: Int[Tensor, "N T"], z: Float[Tensor, "N D"]
     ) -> Float[Tensor, "N T H"]:
         return self.step(tokens, self.start(z))[0]
+
+    def together(
+        self, tokens: Int[Tensor, "B T"], z: Float[Tensor, "K B D"]
+    ) -> Float[Tensor, "N T H"]:
+        """The same of K latents a sentence, N = K B; the sentences come K times over."""
+        found: Tensor = self(tokens.expand(len(z), -1, -1).flatten(0, 1), z.flatten(0, 1))
+        return found
 
 
 def check_injection(inject: list[str], latent: int, allowed: tuple[str, ...]) -> list[str]:
@@ -166,6 +180,19 @@ class RecurrentDecoder(Decoder):
         if self.skip is not None:
             hidden = hidden + self.skip(z)[:, None]
         return hidden, {"z": z} | {k: v.transpose(0, 1) for k, v in after.items()}
+
+    def together(
+        self, tokens: Int[Tensor, "B T"], z: Float[Tensor, "K B D"]
+    ) -> Float[Tensor, "N T H"]:
+        net, kind = self.net, z.device.type
+        plain = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(kind)
+        if plain or kind != "cpu" or not isinstance(net, nn.LSTM) or self.layers > 1 or len(z) == 1:
+            return super().together(tokens, z)
+        every = z.flatten(0, 1)
+        state = self.start(every)
+        words, latents = self.input(tokens, torch.zeros_like(z[0])), self.input.of_latent(z)
+        hidden = lstm_together(net, words, latents, state["h"][:, 0], state["c"][:, 0])
+        return hidden if self.skip is None else hidden + self.skip(every)[:, None]
 
     def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
         """The net over x, in training with some of its recurrent weights at 0."""

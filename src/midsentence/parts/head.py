@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .log_softmax import CHUNK, FIRST, TargetLogProb
-from .word_samples import log_prob_together
+from .together import log_prob_together
 
 
 class Head(nn.Module):
@@ -92,7 +92,7 @@ class Head(nn.Module):
         self, hidden: Float[Tensor, "P K H"], targets: Int[Tensor, "P"], words: int
     ) -> Float[Tensor, "P K"]:
         """The same of K states a position, by `words` words a position where there are more: an
-        estimate (`parts.word_samples`), without a gradient. 0: by all words, exact."""
+        estimate (`parts.together`), without a gradient. 0: by all words, exact."""
         table, many = self.table[FIRST:], hidden.shape[1]
         if not 0 < words < len(table):
             every = targets[:, None].expand(-1, many).reshape(-1)

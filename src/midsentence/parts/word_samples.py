@@ -1,4 +1,4 @@
-"""A few words that stand for the vocabulary: how they are drawn, and likelihoods by them."""
+"""A few words that stand for the vocabulary: how they are drawn."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,9 +6,6 @@ from torch import Tensor
 
 LEAST = 1e-3
 """A word is drawn as if it had at least this part of the mean mass: weights are bounded."""
-
-ROOM = 1 << 19
-"""Logits made at once by `log_prob_together`: 2 MB in fp32, so that they stay in the cache."""
 
 
 def draw_words(
@@ -31,36 +28,3 @@ def draw_words(
     drawn = torch.searchsorted(chance.cumsum(-1), steps + start, right=True)
     drawn = drawn.clamp_max(size.shape[-1] - 1)
     return drawn, (1 / chance.gather(-1, drawn)).to(mass.dtype)
-
-
-def log_prob_together(
-    hidden: Float[Tensor, "P K H"],
-    words: Float[Tensor, "W H"],
-    bias: Float[Tensor, "W"],
-    target: Int[Tensor, "P"],
-    kind: torch.dtype,
-    count: int,
-) -> Float[Tensor, "P K"]:
-    """log p(target | hidden) in nats of K hidden states a position, by `count` words a position.
-
-    The states of a position, of K latents of one sentence, lie close together. So their mean alone
-    looks at all W words: by the probabilities it gives them `count` are drawn, the likeliest for
-    certain, and the normaliser of each state is summed over these, right in its mean. What is drawn
-    has most of the mass anyway, and of the rest each state's mass is what the mean state's is times
-    something near one, so little is left to chance. The target's own part is exact.
-
-    The logits are those of the mean state, and what a state is away from it times the words: only
-    this, which is small, is made in `kind`. Without gradients.
-    """
-    middle = hidden.mean(1)
-    about = middle @ words.t() + bias
-    own = (hidden * words[target][:, None]).sum(2) + bias[target][:, None]
-    chosen, weights = draw_words(about.softmax(1).scatter_(1, target[:, None], 0), count)
-    offset = about.gather(1, chosen) + weights.log()
-    offset = offset.masked_fill_(chosen == target[:, None], -torch.inf)
-    others = torch.empty_like(own)
-    for p in torch.arange(len(hidden)).split(max(1, ROOM // (hidden.shape[1] * count))):
-        away = (hidden[p] - middle[p, None]).to(kind)
-        logits = away @ words[chosen[p]].to(kind).mT
-        others[p] = (logits.to(offset.dtype) + offset[p, None]).logsumexp(2)
-    return own - own.logaddexp(others)

@@ -1,4 +1,4 @@
-"""A few words that stand for the vocabulary, beside what all of them say."""
+"""K latents of one sentence: what is computed for all of them, beside each alone and all words."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from torch import nn
 
 from midsentence.evaluation import evaluations
 from midsentence.measuring.likelihood import evaluate, importance_weighted
-from midsentence.parts import word_samples as module
+from midsentence.parts import decoders, together, word_samples
 from midsentence.parts.head import Head
 from midsentence.parts.word_samples import draw_words
 from test_cli import LINES, SMALL, call
@@ -52,6 +52,39 @@ def test_words_of_many_rows_are_drawn_as_each_row_alone(monkeypatch):
         assert torch.allclose(weights[row], alone[1])
 
 
+INJECTIONS = [["state"], ["input"], ["add"], ["skip"], ["state", "input", "add", "skip"]]
+
+
+@pytest.mark.parametrize("inject", INJECTIONS)
+def test_an_lstm_reads_the_words_of_many_latents_once(inject, monkeypatch):
+    decoder = tiny(writing={"inject": inject, "dropout": 0.3, "word_dropout": 0.2}).decoder.eval()
+    tokens, z = torch.randint(2, 9, (3, 6)), torch.randn(4, 3, 3, dtype=torch.double)
+    calls = []
+    plainly = decoders.lstm_together
+    monkeypatch.setattr(decoders, "lstm_together", lambda *a: calls.append(1) or plainly(*a))
+    with torch.no_grad():
+        for drawn in (z, z[:, :1].expand(-1, 3, -1)):
+            found = decoder.together(tokens, drawn)
+            right = decoders.Decoder.together(decoder, tokens, drawn)
+            assert torch.allclose(found, right, atol=1e-12)
+    assert len(calls) == 2
+    # Whatever has a gradient or a dropout is the net's own.
+    decoder.together(tokens, z)
+    with torch.no_grad():
+        decoder.train().together(tokens, z)
+    assert len(calls) == 2
+
+
+def test_other_decoders_read_them_each():
+    z = torch.randn(4, 3, 3, dtype=torch.double)
+    for vae in (tiny(decoder="gru"), tiny(decoder="transformer"), tiny(writing={"layers": 2})):
+        tokens, decoder = torch.randint(2, 9, (3, 6)), vae.decoder.eval()
+        with torch.no_grad():
+            found = decoder.together(tokens, z).view(4, 3, 6, -1)
+            for k in range(4):
+                assert torch.allclose(found[k], decoder(tokens, z[k]), atol=1e-12)
+
+
 def make(tied=False, width=H, **settings):
     """A head in float64, and K states for each of P positions, near one another."""
     torch.manual_seed(1)
@@ -74,7 +107,7 @@ def exact(head, hidden, targets):
 )
 def test_each_states_normaliser_is_right_in_its_mean(monkeypatch, tied, width, room):
     """1 / p is linear in the normaliser: its mean over the draws is exact."""
-    monkeypatch.setattr(module, "ROOM", room)
+    monkeypatch.setattr(together, "ROOM", room)
     head, hidden, targets = make(tied, width)
     with torch.no_grad():
         right = 1 / exact(head, hidden, targets).exp()
@@ -89,7 +122,7 @@ def test_each_states_normaliser_is_right_in_its_mean(monkeypatch, tied, width, r
 
 def test_one_state_is_its_own_mean_and_nothing_is_left_to_chance(monkeypatch):
     """Words drawn by their own probabilities add up to the exact sum, whichever they are."""
-    monkeypatch.setattr(module, "LEAST", 0.0)
+    monkeypatch.setattr(word_samples, "LEAST", 0.0)
     head, hidden, targets = make()
     one = hidden[:, :1]
     with torch.no_grad():
