@@ -172,7 +172,8 @@ class VAE(nn.Module):
         """What the decoder says before every word of every sentence, K times over."""
         with self._products():
             hidden = self.decoder.together(batch.inputs, self.joined(z, batch.labels))
-        return hidden[batch.mask.repeat(len(z), 1)].to(z.dtype)
+        mask = batch.mask
+        return (hidden.flatten(0, 1) if mask.all() else hidden[mask.repeat(len(z), 1)]).to(z.dtype)
 
     def _scored(
         self, batch: Batch, hidden: Float[Tensor, "M H"], samples: int
