@@ -151,8 +151,9 @@ def test_the_density_of_a_mixture_is_that_of_its_parts(monkeypatch, room, narrow
     logits, means, log_scales = torch.randn(5), 3 * torch.randn(5, 3), torch.randn(5, 3)
     log_scales[0] = narrow
     z = torch.randn(4, 2, 3)
-    z[0] = means[0] + math.exp(narrow) * torch.randn(2, 3)
-    inputs = [x.double().requires_grad_() for x in (logits, means, log_scales, z)]
+    inputs = [x.double() for x in (logits, means, log_scales, z)]
+    inputs[3][0] = means[0].double() + math.exp(narrow) * torch.randn(2, 3)
+    inputs = [x.requires_grad_() for x in inputs]
 
     def direct(logits, means, log_scales, z):
         parts = Normal(means, log_scales.exp()).log_prob(z[..., None, :]).sum(-1)

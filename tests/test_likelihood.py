@@ -14,6 +14,7 @@ from midsentence.measuring.likelihood import (
     bound,
     evaluate,
     importance_weighted,
+    log_aggregate,
     mutual_information,
 )
 from midsentence.measuring.survey import Survey, groups, measuring, survey
@@ -194,6 +195,27 @@ def test_mutual_information_of_a_gaussian_channel():
     means = torch.randn(4000, 1)
     found = mutual_information(Known(0.5), found_of(means, 0.5))
     assert found == pytest.approx(0.5 * math.log(5), abs=0.04)
+
+
+def test_the_aggregate_posterior_is_the_mean_of_the_posteriors(monkeypatch):
+    """One of them next to a point, of which a square would keep no digit."""
+    monkeypatch.setattr(likelihood, "PAIRS", 60)
+    vae, held = tiny(), lines(20)
+    with torch.no_grad():
+        vae.posterior.project.bias[3:] += torch.tensor([0.5, -1.0, -3.0])
+    found = survey(vae, held)
+    for scale in (1.0, 1e-9):
+        plain = vae.posterior(found.summary)
+        scales = plain.stddev * torch.linspace(0.2, 1, 20)[:, None]
+        scales[3] *= scale
+        q = Independent(Normal(plain.mean, scales), 1)
+        monkeypatch.setattr(vae.posterior, "forward", lambda h, q=q: q)
+        z = q.rsample()
+        right = q.log_prob(z[:, None]).logsumexp(1) - math.log(20)
+        ours = log_aggregate(vae, found, z, found.label)
+        assert torch.allclose(ours, right, atol=1e-5)
+        monkeypatch.undo()
+        monkeypatch.setattr(likelihood, "PAIRS", 60)
 
 
 def test_active_units_counts_the_variance_of_the_means():

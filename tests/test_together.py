@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from midsentence.evaluation import evaluations
+from midsentence.measuring import likelihood
 from midsentence.measuring.likelihood import evaluate, importance_weighted
 from midsentence.parts import decoders, together, word_samples
 from midsentence.parts.head import Head
-from midsentence.parts.word_samples import draw_words
+from midsentence.parts.word_samples import Words, draw_words
+from midsentence.vae import VAE
 from test_cli import LINES, SMALL, call
 from tiny import language_model, lines, tiny
 
@@ -97,6 +99,10 @@ def make(tied=False, width=H, **settings):
     return head.eval(), hidden, torch.randint(2, V, (P,))
 
 
+def few(count, chance=torch.Generator().manual_seed(4)):  # noqa: B008 (one stream for all tests)
+    return Words(count, chance)
+
+
 def exact(head, hidden, targets):
     every = targets[:, None].expand(-1, hidden.shape[1]).flatten()
     return head.log_prob(hidden.flatten(0, 1), every).view(hidden.shape[:2])
@@ -112,7 +118,7 @@ def test_each_states_normaliser_is_right_in_its_mean(monkeypatch, tied, width, r
     with torch.no_grad():
         right = 1 / exact(head, hidden, targets).exp()
         found = torch.stack(
-            [1 / head.log_prob_together(hidden, targets, 9).exp() for _ in range(800)]
+            [1 / head.log_prob_together(hidden, targets, few(9)).exp() for _ in range(800)]
         )
     assert (found.std(0) > 0).all()
     off = (found.mean(0) - right) / (found.std(0) / len(found) ** 0.5)
@@ -128,7 +134,7 @@ def test_one_state_is_its_own_mean_and_nothing_is_left_to_chance(monkeypatch):
     with torch.no_grad():
         right = exact(head, one, targets)
         for count in (3, 20):
-            found = head.log_prob_together(one, targets, count)
+            found = head.log_prob_together(one, targets, few(count))
             assert torch.allclose(found, right, atol=1e-10)
 
 
@@ -137,12 +143,13 @@ def test_more_words_are_nearer_and_as_many_as_there_are_exact():
     with torch.no_grad():
         right = exact(head, hidden, targets)
         off = [
-            float((head.log_prob_together(hidden, targets, count) - right).square().mean().sqrt())
+            float(
+                (head.log_prob_together(hidden, targets, few(count)) - right).square().mean().sqrt()
+            )
             for count in (4, 16, V - 3)
         ]
         assert off[0] > 2 * off[1] > 4 * off[2]
-        assert torch.equal(head.log_prob_together(hidden, targets, V - 2), right)
-        assert torch.equal(head.log_prob_together(hidden, targets, 0), right)
+        assert torch.equal(head.log_prob_together(hidden, targets, few(V - 2)), right)
 
 
 def test_bfloat16_products_are_of_differences_only():
@@ -150,7 +157,7 @@ def test_bfloat16_products_are_of_differences_only():
     head, hidden = head.float(), hidden.float()
     head.precision = "bfloat16"
     with torch.no_grad():
-        found = head.log_prob_together(hidden, targets, V - 3)
+        found = head.log_prob_together(hidden, targets, few(V - 3))
         head.precision = "float32"
         right = exact(head, hidden, targets)
     assert found.dtype == torch.float32
@@ -162,7 +169,7 @@ def test_a_target_that_all_but_takes_all_and_one_that_has_next_to_nothing():
     with torch.no_grad():
         head.bias[targets[0] - 2] = 60.0
         head.bias[targets[1] - 2] = -500.0
-        found = head.log_prob_together(hidden, targets, 20)
+        found = head.log_prob_together(hidden, targets, few(20))
         right = exact(head, hidden, targets)
     assert found.isfinite().all()
     assert torch.allclose(found[:2], right[:2], rtol=1e-2, atol=1e-6)
@@ -172,11 +179,33 @@ def test_a_target_that_all_but_takes_all_and_one_that_has_next_to_nothing():
 def test_the_likelihood_by_sampled_words_is_that_by_all_but_for_a_little_noise(decoder):
     vae, held = tiny(decoder=decoder), lines(24)
     right, _ = importance_weighted(vae, held, 8)
-    for words, most in (len(vae.head.bias) // 2, 0.2), (len(vae.head.bias) - 1, 0.01):
+    for words, most in (len(vae.head.bias) // 2, 0.6), (len(vae.head.bias) - 1, 0.01):
         for positions in (10, 10**6):
             found, error = importance_weighted(vae, held, 8, words=words, positions=positions)
             assert 0 < np.abs(found - right).mean() < most
             assert np.isfinite(error).all()
+
+
+@pytest.mark.parametrize("words", [0, 4])
+def test_the_latents_are_the_same_whatever_words_are_drawn(monkeypatch, words):
+    """Also where they are drawn a few at a time, and in a model with labels."""
+    monkeypatch.setattr(likelihood, "TOGETHER", 4)
+    vae, held = tiny(labels={"shares": {"a": 0.5, "b": 0.3}, "size": 3}), lines(9)
+    held.labels = np.arange(9) % 3 - 1
+    seen, plainly = [], VAE.log_px
+
+    def watched(self, batch, z, words=None):
+        seen.append(z)
+        return plainly(self, batch, z, words)
+
+    monkeypatch.setattr(VAE, "log_px", watched)
+    found, _ = importance_weighted(vae, held, 10, words=words)
+    again, _ = importance_weighted(vae, held, 10, words=words)
+    assert np.array_equal(found, again)
+    drawn = torch.cat([z.flatten() for z in seen[: len(seen) // 2]])
+    seen.clear()
+    importance_weighted(vae, held, 10)
+    assert torch.equal(drawn, torch.cat([z.flatten() for z in seen]))
 
 
 def test_the_table_says_how_far_off_they_are():
@@ -192,7 +221,7 @@ def test_the_table_says_how_far_off_they_are():
     alone = lines(1)
     assert math.isnan(evaluate(vae, alone, alone.sizes, 6, words=9)["words_off_stderr"])
     every = evaluate(vae, held, held.sizes, 6, words=len(vae.head.bias))
-    assert every["words_off"] == 0
+    assert every["words_off"] == pytest.approx(0, abs=1e-9)
     assert every["nll"] == pytest.approx(exactly["nll"], abs=1e-9)
 
 

@@ -59,8 +59,8 @@ def evaluate(
     Under the fitted prior, if there is one. With --proposal the importance samples of the NLL are
     of Gaussians of any covariance, fitted to the run's validation sentences; all else is of the
     model's own posterior. With --sampled-words the NLL's normalisers are made of so many words of
-    the vocabulary, several times as fast, and the table says how far that is off on twenty
-    sentences. With --quality a second table: diversity and novelty of samples,
+    the vocabulary, which is faster, and the table says how far that is off on twenty sentences.
+    With --quality a second table: diversity and novelty of samples,
     reconstructions, walks between sentences, what a probe reads off z. With --judge also forward
     and reverse perplexity, for which two language models are trained: minutes.
     """

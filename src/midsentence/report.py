@@ -53,8 +53,7 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "bytes": ("Bytes", ",.0f", "Of the sentences in UTF-8."),
     "samples": ("Samples", ",.0f", "Importance samples a sentence."),
     "words": ("Sampled words", ",.0f", "Of the vocabulary, that the NLL was estimated by."),
-    "words_off": ("NLL, by them too high", ".4f", "Nats a sentence, of a few sentences by all "
-                  "words too."),
+    "words_off": ("NLL less the exact", ".4f", "Of a few sentences, by all words too."),
     "words_off_stderr": ("± standard error", ".4f", "Of this over those sentences."),
 }  # fmt: skip
 """Key of `evaluate` -> (name, format, explanation), in the order of the page."""
@@ -185,10 +184,11 @@ class Report:
         """The figures to judge by, and where from: validation, under the best table's.
 
         The test set if there is one, else the split of the most sentences; not a table under a
-        fitted prior, as long as there is one of the model's own.
+        fitted prior or by sampled words, as long as there is another.
         """
         by_size = lambda name: (  # noqa: E731
-            name == "test", own_prior(name), self.table[name].get("sentences", 0)
+            name == "test", own_prior(name), "words" not in (held := self.table[name]),
+            held.get("sentences", 0),
         )  # fmt: skip
         name = max(self.table, key=by_size, default="")
         last = self.valid[-1] if self.valid else {}

@@ -17,6 +17,7 @@ from .parts.decoders import Decoder
 from .parts.head import BagOfWords, Head, has_bfloat16_layers
 from .parts.labels import Labels
 from .parts.refinement import Refinement
+from .parts.word_samples import Words
 from .text.batches import Batch
 
 
@@ -150,15 +151,15 @@ class VAE(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     def log_px(
-        self, batch: Batch, z: Float[Tensor, "K B D"], words: int = 0
+        self, batch: Batch, z: Float[Tensor, "K B D"], words: Words | None = None
     ) -> Float[Tensor, "K B"]:
         """log p(x|z) in nats, summed over the words and ``</s>``; padding is never computed.
 
         words: estimate it by so many words of the vocabulary a position, drawn for all K latents
-        together, without a gradient (`parts.together`); 0: exact.
+        together, without a gradient (`parts.together`); None: exact.
         """
         hidden = self._hidden(batch, z)
-        if not words:
+        if words is None:
             return self._scored(batch, hidden, len(z))
         together = hidden.view(len(z), -1, hidden.shape[1]).transpose(0, 1)
         found = self.head.log_prob_together(together, batch.targets[batch.mask], words)

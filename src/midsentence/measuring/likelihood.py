@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from ..parts.diffusion import Denoised
-from ..parts.priors import pairwise
+from ..parts.priors import log_densities
+from ..parts.word_samples import Words
+from ..seeds import SAMPLED, seed_of
 from ..text.batches import Batch
 from ..vae import VAE, draw
 from .survey import InMemory, Sentences, Survey, measuring, shared, survey
@@ -85,7 +87,7 @@ def log_aggregate(
     with measuring(vae, seed=0):
         q = vae.posterior(found.summary)
         if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
-            each, room = pairwise(q.mean, q.stddev), PAIRS
+            each, room = log_densities(q.base_dist.loc, q.base_dist.scale), PAIRS
         else:  # a flow passes every z through its nets for every sentence
             each, room = lambda some: q.log_prob(some[:, None]), PAIRS // 2 // max(1, z.shape[1])
         size = max(1, room // max(1, len(found.z)))
@@ -137,11 +139,11 @@ def importance_weighted(
     log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x): a lower bound in expectation that rises to
     log p(x) with K (Burda et al. 2016, eq. 8). q is the posterior, or a `proposal` of the summary
     (`learning.proposals`), under which the bound may be tighter. `words`: each log p(x|z) is an
-    estimate by so many words of the vocabulary a position (`VAE.log_px`), 0: exact. The error is
-    the delta method's, sqrt((mean(r^2) - 1) / K) with r the weights over their mean; of one sample
-    it is not known, and nan, but for a language model, whose likelihood is exact. `progress` is
-    told how many more sentences are done. Both are nan, and nothing is computed, under a prior
-    without a density.
+    estimate by so many words of the vocabulary a position (`VAE.log_px`), 0: exact; their noise is
+    common to all z and no part of the error. The error is the delta method's,
+    sqrt((mean(r^2) - 1) / K) with r the weights over their mean; of one sample it is not known, and
+    nan, but for a language model, whose likelihood is exact. `progress` is told how many more
+    sentences are done. Both are nan, and nothing is computed, under a prior without a density.
     """
     if isinstance(vae.prior(), Denoised):
         unknown = np.full(len(sentences), math.nan)
@@ -151,12 +153,16 @@ def importance_weighted(
         q = vae.infer(batch) if proposal is None else proposal(vae.read(batch))
         p = vae.prior_of(batch.labels, len(batch))
         size = max(1, positions // batch.targets.numel())
+        sampled = None
+        if words:
+            own = seed_of(torch.initial_seed(), SAMPLED)
+            sampled = Words(words, torch.Generator(vae.device).manual_seed(own))
         total = torch.full((len(batch),), -math.inf, dtype=torch.double, device=vae.device)
         squares = total.clone()
         for begun in range(0, samples, TOGETHER):
             z, log_qz = draw(q, min(TOGETHER, samples - begun))
             log_pz = torch.cat([p.log_prob(part) for part in z.split(size)])
-            log_w = (log_px(vae, batch, z, positions, words) + log_pz - log_qz).double()
+            log_w = (log_px_in_parts(vae, batch, z, positions, sampled) + log_pz - log_qz).double()
             total = total.logaddexp(log_w.logsumexp(0))
             squares = squares.logaddexp((2 * log_w).logsumexp(0))
         mean = total - math.log(samples)
@@ -169,14 +175,15 @@ def importance_weighted(
     return log_p.cpu().numpy(), error.cpu().numpy()
 
 
-def log_px(
-    vae: VAE, batch: Batch, z: Float[Tensor, "K B D"], positions: int, words: int
+def log_px_in_parts(
+    vae: VAE, batch: Batch, z: Float[Tensor, "K B D"], positions: int, words: Words | None
 ) -> Float[Tensor, "K B"]:
     """`VAE.log_px` of a few sentences at a time, with as many of their z as there is room for."""
     count, columns = max(1, positions // (len(z) * batch.targets.shape[1])), []
     for first in range(0, len(batch), count):
         some = batch.rows(first, count)
-        each = z[:, first : first + count].split(max(1, positions // some.targets.numel()))
+        parts = math.ceil(len(z) * some.targets.numel() / positions)  # of like size
+        each = z[:, first : first + count].split(math.ceil(len(z) / parts))
         columns.append(torch.cat([vae.log_px(some, part, words) for part in each]))
     return torch.cat(columns, 1)
 

@@ -184,6 +184,7 @@ class RecurrentDecoder(Decoder):
     def together(
         self, tokens: Int[Tensor, "B T"], z: Float[Tensor, "K B D"]
     ) -> Float[Tensor, "N T H"]:
+        # Deeper nets and GRUs have no such short cut here; cuDNN's and oneDNN's bf16 need none.
         net, kind = self.net, z.device.type
         plain = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(kind)
         if plain or kind != "cpu" or not isinstance(net, nn.LSTM) or self.layers > 1 or len(z) == 1:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .log_softmax import CHUNK, FIRST, TargetLogProb
 from .together import log_prob_together
+from .word_samples import Words
 
 
 class Head(nn.Module):
@@ -89,12 +90,12 @@ class Head(nn.Module):
         return found
 
     def log_prob_together(
-        self, hidden: Float[Tensor, "P K H"], targets: Int[Tensor, "P"], words: int
+        self, hidden: Float[Tensor, "P K H"], targets: Int[Tensor, "P"], words: Words
     ) -> Float[Tensor, "P K"]:
-        """The same of K states a position, by `words` words a position where there are more: an
-        estimate (`parts.together`), without a gradient. 0: by all words, exact."""
+        """The same of K states a position, by so many words a position where there are more: an
+        estimate (`parts.together`), without a gradient."""
         table, many = self.table[FIRST:], hidden.shape[1]
-        if not 0 < words < len(table):
+        if words.count >= len(table):
             every = targets[:, None].expand(-1, many).reshape(-1)
             return self.log_prob(hidden.flatten(0, 1), every).view(-1, many)
         hidden = hidden if self.map is None else self.map(hidden)

@@ -129,38 +129,40 @@ class FlowPrior(nn.Module):
 
 
 SHARP = 1e5
-"""Scales from 0 beyond which a mean's square has no digits left for what a Gaussian says."""
+"""|mean| / scale beyond which its square, in float64, has few digits left for what is near it."""
 
 
-def pairwise(
-    means: Float[Tensor, "C D"], scales: Float[Tensor, "C D"], log_weights: Tensor | None = None
+def log_densities(
+    means: Float[Tensor, "C D"],
+    scales: Float[Tensor, "C D"],
+    log_weights: Float[Tensor, "C"] | None = None,
 ) -> Callable[[Float[Tensor, "M D"]], Float[Tensor, "M C"]]:
     """z -> its log-density in nats under each of C diagonal Gaussians (plus each one's log weight).
 
     The squares are multiplied out, so that it is two products of matrices, in float64: in fp32 what
-    they cancel would be lost. Where a scale is so small that it would be in float64 too, as in an
-    autoencoder, they are summed one dimension at a time.
+    they cancel would be lost. Of scales so small that it would be in float64 too, as in an
+    autoencoder, they are summed one dimension after the other.
     """
     means, scales = means.double(), scales.double()
     constant = -scales.log().sum(1) - 0.5 * math.log(2 * math.pi) * means.shape[1]
     if log_weights is not None:
         constant = constant + log_weights.double()
-
-    def multiplied_out(z: Tensor) -> Tensor:
-        linear = torch.addmm(offset, z.double(), (means * precision).T)
-        return linear.addmm(z.double().square(), precision.T, alpha=-0.5)
-
-    def one_by_one(z: Tensor) -> Tensor:
-        found = constant.expand(len(z), -1)
-        for column, mean, scale in zip(z.double().T, means.T, scales.T, strict=True):
-            found = found - 0.5 * ((column[:, None] - mean) / scale).square()
-        return found
-
-    if not (means.abs() < SHARP * scales).all():
-        return one_by_one
     precision = scales.square().reciprocal()
+    linear, squares = (means * precision).T, -0.5 * precision.T
     offset = constant - 0.5 * (means.square() * precision).sum(1)
-    return multiplied_out
+    sharp = (means.abs() >= SHARP * scales).any(1).nonzero()[:, 0]
+
+    def densities(z: Tensor) -> Tensor:
+        z = z.double()
+        found = torch.addmm(offset, z, linear).addmm(z.square(), squares)
+        if not len(sharp):
+            return found
+        direct = constant[sharp].expand(len(z), -1)
+        for column, mean, scale in zip(z.T, means[sharp].T, scales[sharp].T, strict=True):
+            direct = direct - 0.5 * ((column[:, None] - mean) / scale).square()
+        return found.index_copy(1, sharp, direct)
+
+    return densities
 
 
 class Gaussians(MixtureSameFamily):
@@ -178,7 +180,8 @@ class Gaussians(MixtureSameFamily):
 
     @cached_property
     def parts(self) -> Callable[[Float[Tensor, "M D"]], Float[Tensor, "M C"]]:
-        return pairwise(self.means, self.scales, self.mixture_distribution.logits)
+        """Made once, with or without gradients as the first that asks."""
+        return log_densities(self.means, self.scales, self.mixture_distribution.logits)
 
     def log_prob(self, value: Float[Tensor, "*K D"]) -> Float[Tensor, "*K"]:
         rows = value.reshape(-1, value.shape[-1]).split(max(1, self.ROOM // len(self.means)))
