@@ -1,11 +1,13 @@
 """A fitted proposal: a tighter estimate of the same likelihood, of a model that stays as it is."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from midsentence import evaluation
 from midsentence.errors import UserError
 from midsentence.evaluation import evaluations
 from midsentence.learning.proposals import Proposal, fit_proposal
@@ -91,7 +93,8 @@ def test_where_there_is_nothing_to_fit_it_is_said():
         Proposal(vae)
 
 
-def test_evaluate_keeps_it_beside_the_model_s_own_table(tmp_path):
+def test_evaluate_keeps_it_beside_the_model_s_own_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "fit_proposal", partial(fit_proposal, steps=60))
     (tmp_path / "text.txt").write_text("\n".join(LINES) + "\n")
     more = "--max-steps 30 --set corpus.valid_fraction=0.3"
     done = call(f"train text.txt --out run {more} {SMALL}", cwd=tmp_path)

@@ -332,7 +332,7 @@ def test_evaluate_quality_of_a_run(tmp_path, monkeypatch):
 def test_the_factors_of_the_grammar_are_looked_for(tmp_path, monkeypatch):
     every = Grammar.lines
     # Shapes are checked in tests: to draw all 150,000 takes minutes.
-    monkeypatch.setattr(Grammar, "lines", lambda self, **more: every(self, n=3000, **more))
+    monkeypatch.setattr(Grammar, "lines", lambda self, **more: every(self, n=1200, **more))
     settings = ["latent=2", "encoder.hidden=8", "decoder.hidden=8", "training.max_steps=2"]
     model = train("builtin:grammar", tmp_path / "run", settings=settings)
     data = Corpus.open(tmp_path / "run" / "corpus")
