@@ -241,6 +241,10 @@ def test_evaluate_keeps_their_table_beside_the_exact_one(tmp_path):
     own = json.loads(call(f"{asked} --json", cwd=tmp_path).stdout)
     few = json.loads(call(f"{asked} --sampled-words 4 --json", cwd=tmp_path).stdout)
     held = evaluations(tmp_path / "run")
+    done = call("train text.txt --out lm --recipe lm --max-steps 2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    told = call("evaluate lm --sampled-words 4", cwd=tmp_path).stderr.decode()
+    assert "likelihood is exact" in told and set(evaluations(tmp_path / "lm")) == {"quick", "test"}
     assert held["test"] == pytest.approx(own, nan_ok=True)
     assert held["test, 4 words"] == pytest.approx(few, nan_ok=True)
     assert own["elbo"] == few["elbo"] and own["nll"] != few["nll"]

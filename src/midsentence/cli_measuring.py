@@ -97,6 +97,9 @@ def evaluate(
         found = evaluation.evaluate_file(model, source, samples, **how)
     if found.get("words"):
         name += f", {found['words']} words"
+    elif sampled_words and not model.latent:
+        print("a language model's likelihood is exact: --sampled-words is for samples of z",
+              file=sys.stderr)  # fmt: skip
     if source in ("valid", "test"):
         keep(run, name, found, model)
     else:
