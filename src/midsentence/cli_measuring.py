@@ -60,9 +60,9 @@ def evaluate(
     of Gaussians of any covariance, fitted to the run's validation sentences; all else is of the
     model's own posterior. With --sampled-words the NLL's normalisers are made of so many words of
     the vocabulary, which is faster, and the table says how far that is off on twenty sentences.
-    With --quality a second table: diversity and novelty of samples,
-    reconstructions, walks between sentences, what a probe reads off z. With --judge also forward
-    and reverse perplexity, for which two language models are trained: minutes.
+    With --quality a second table: diversity and novelty of samples, reconstructions, walks between
+    sentences, what a probe reads off z. With --judge also forward and reverse perplexity, for which
+    two language models are trained: minutes.
     """
     if judge is not None and not quality:
         raise UserError("--judge is for --quality: give both")
@@ -89,7 +89,8 @@ def evaluate(
             how["proposal"] = evaluation.proposal_for(
                 model, corpus().valid, seed=seed, progress=progress
             )
-    if source in ("valid", "test"):
+    own = source in ("valid", "test")
+    if own:
         store = getattr(corpus(), source)
         with console.counting("evaluating", len(store)) as progress:
             found = evaluation.evaluate_store(model, store, samples, progress=progress, **how)
@@ -100,7 +101,7 @@ def evaluate(
     elif sampled_words and not model.latent:
         print("a language model's likelihood is exact: --sampled-words is for samples of z",
               file=sys.stderr)  # fmt: skip
-    if source in ("valid", "test"):
+    if own:
         keep(run, name, found, model)
     else:
         if found["left_out"]:

@@ -1,7 +1,6 @@
 """Moving about in the latent space: paths, densities, clusters. Tensors in, tensors out."""
 
 import json
-import math
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .learning.kinds import spread_out
+from .parts.priors import Gaussians
 from .text.readers import raw_lines
 
 
@@ -78,21 +78,12 @@ class Aggregate:
 
     def __init__(self, mean: Float[Tensor, "N D"], variance: Float[Tensor, "N D"]):
         self.mean = mean.double()
-        self.precision = 1 / variance.double().clamp_min(LEAST_VARIANCE)
-        self.pull = self.mean * self.precision
-        self.constant = 0.5 * (
-            (self.precision / (2 * math.pi)).log().sum(1) - (self.mean * self.pull).sum(1)
-        )
-
-    def log_parts(self, z: Float[Tensor, "S D"]) -> Float[Tensor, "S N"]:
-        """log N(z; mu_n, v_n), the squares multiplied out so that it is two products."""
-        z = z.double()
-        return z @ self.pull.T - 0.5 * z.square() @ self.precision.T + self.constant
+        variance = variance.double().clamp_min(LEAST_VARIANCE)
+        self.precision = 1 / variance
+        self.law = Gaussians(self.mean.new_zeros(len(mean)), self.mean, variance.sqrt())
 
     def log_density(self, z: Float[Tensor, "S D"]) -> Float[Tensor, "S"]:
-        parts = z.split(max(1, ROOM // len(self.mean)))
-        found = torch.cat([self.log_parts(part).logsumexp(1) for part in parts])
-        return found - math.log(len(self.mean))
+        return self.law.log_prob(z.double())
 
     def shifted(self, z: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """One step of mean shift, which never lowers q(z).
@@ -100,8 +91,9 @@ class Aggregate:
         z' = (sum_n r_n V_n^-1)^-1 sum_n r_n V_n^-1 mu_n with r_n the share of q(z) that sentence n
         has. Carreira-Perpinan 2007, "Gaussian Mean-Shift Is an EM Algorithm".
         """
-        share = self.log_parts(z).softmax(1)
-        return ((share @ self.pull) / (share @ self.precision)).to(z)
+        share = self.law.parts(z).softmax(1)
+        pull = share @ (self.mean * self.precision)
+        return (pull / (share @ self.precision)).to(z)
 
 
 KNOTS, ROUNDS = 32, 100

@@ -62,12 +62,9 @@ def log_prob_together(
     The logits are those of the mean state, and what a state is away from it times the words: only
     this, which is small, is made in `kind`. Without gradients.
     """
-    found = torch.empty_like(hidden[..., 0])
     many = max(1, 2 * ROOM // len(table))
-    for begun in range(0, len(hidden), many):
-        p = slice(begun, begun + many)
-        found[p] = _some_positions(hidden[p], table, bias, target[p], kind, words)
-    return found
+    pairs = zip(hidden.split(many), target.split(many), strict=True)
+    return torch.cat([_some_positions(h, table, bias, t, kind, words) for h, t in pairs])
 
 
 def _some_positions(
