@@ -19,6 +19,7 @@ NARROW += ["encoder.heads=2", "training.recompute=true", "encoder.dropout=0.1"]
 CASES = {
     "plain": ["decoder.dropout=0.2", "decoder.word_dropout=0.1"],
     "in pieces": [*NARROW, "training.strategy=fsdp", "head.tied=true", "training.average=0.3"],
+    "plain, briefly": ["decoder.dropout=0.2", "training.max_steps=4"],
     "in pieces, briefly": [*NARROW, "training.strategy=fsdp", "training.max_steps=4"],
     "mixed": ["optimizer.kind=mixed", "training.pretrain=0.3", "objective.kind=rate"],
     "aggressive": ["training.aggressive=10", "optimizer.kind=sgd", "optimizer.lr=0.05"],
