@@ -135,7 +135,7 @@ def truncate(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"
     """What `how` draws from: weights, which need not sum to 1. `logits` is overwritten."""
     if how.temperature != 1:
         logits.div_(how.temperature)
-    weights = logits.softmax(-1)
+    weights = torch.softmax(logits, -1, out=logits)
     if how.top_k:
         kept, words = top(weights, min(how.top_k, weights.shape[-1]))
         weights = torch.zeros_like(weights).scatter(1, words, kept)  # of equals no more than k

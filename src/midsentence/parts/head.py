@@ -132,31 +132,34 @@ class Writer:
         kind = head.products()
         never = head.bias.new_full((FIRST,), -torch.inf)
         self.map, self.table, self.bias = head.map, head.table, torch.cat([never, head.bias])
-        self.quick = self.table.to(kind), self.bias.to(kind)
+        self.quick = self.table.to(kind)
         # fp32 products rearrange the whole table each time: a few rows would not be worth it.
         cached = kind == torch.bfloat16 and self.bias.device.type == "cpu"
         self.rows = FEW if cached else max(1, CHUNK // len(self.table))
-        self.room = self.quick[1].new_empty(0)
+        # Fresh memory is cleared page by page, which takes as long as making the logits.
+        self.product = self.sum = self.quick.new_empty(0, len(self.table))
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id, as the products' precision has them; minus infinity for <pad> and <s>."""
-        table, bias = self.quick
-        found = nn.functional.linear(self._mapped(hidden).to(table.dtype), table, bias)
-        return found.to(hidden.dtype)
+        found = self._mapped(hidden).to(self.quick.dtype) @ self.quick.t()
+        return found.to(hidden.dtype) + self.bias
 
     def parts(
         self, hidden: Float[Tensor, "N H"]
     ) -> Iterator[tuple[Float[Tensor, "M H"], Float[Tensor, "M V"]]]:
         """Some of the rows at a time, with their logits, which the next ones overwrite."""
-        table, bias = self.quick
         size = min(self.rows, len(hidden))
-        if len(self.room) < size:
-            self.room = bias.new_empty(size, len(bias))
+        if len(self.product) < size:
+            self.product = self.product.new_empty(size, len(self.table))
+            narrow = self.product.dtype != hidden.dtype
+            self.sum = self.product.to(hidden.dtype) if narrow else self.product
         for some in hidden.split(self.rows):
-            room = self.room[: len(some)]
+            product, logits = self.product[: len(some)], self.sum[: len(some)]
             with torch.no_grad():
-                torch.addmm(bias, self._mapped(some).to(table.dtype), table.t(), out=room)
-            yield some, room.to(hidden.dtype)
+                torch.mm(self._mapped(some).to(product.dtype), self.quick.t(), out=product)
+                # To itself where the products are as wide as the logits, which moves nothing.
+                logits.copy_(product).add_(self.bias)
+            yield some, logits
 
     def exact(
         self, hidden: Float[Tensor, "N H"], words: Int[Tensor, "N K"]
