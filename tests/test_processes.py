@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -275,15 +276,18 @@ def test_under_torchrun_one_killed_while_a_model_is_evaluated(much, alone):
     assert len(complaints) == 1 and "what was saved is whole" in complaints[0], said
 
 
-def test_evaluate_and_sample_by_two_say_what_one_says(corpus, alone):
+def test_evaluate_and_sample_by_two_say_what_one_says(corpus, alone, tmp_path):
     run = alone / "iwae"
     text = Path(corpus).read_text()
+    pipe = tmp_path / "pipe"  # whose lines only one process can have
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
     sampling = ("sample", run, "-n", 9, "--seed", 3)
     measuring = ("evaluate", run, "--json", "--samples", 20)
     for given, stdin in ((sampling, None), ((*measuring, corpus), None), ((*measuring, "-"), text)):
-        one, two = (
-            command(*given, *more, stdin=subprocess.PIPE) for more in ((), ("--devices", 2))
-        )
+        again = [pipe if part == corpus else part for part in given]
+        one = command(*given, stdin=subprocess.PIPE)
+        two = command(*again, "--devices", 2, stdin=subprocess.PIPE)
         found, said = one.communicate(stdin, timeout=100)
         other, heard = two.communicate(stdin, timeout=100)
         assert one.returncode == two.returncode == 0, said + heard

@@ -53,7 +53,8 @@ def evaluate_file(
     more tokens than it was trained on (`corpus.max_tokens`), `unreadable` those that the training
     would have left out or mended (`corpus.on_bad`), not having been able to read them.
 
-    Of several processes only the first has a standard input, and tells the others what it is.
+    Of several processes only the first has a standard input, or can empty a pipe, and tells the
+    others what was in it.
     """
     asked = model.config.corpus
 
@@ -68,7 +69,8 @@ def evaluate_file(
         )
         return list(found), bad.count
 
-    held, unreadable = processes.from_first(find) if source == "-" else find()
+    once = source == "-" or Path(source).is_fifo()
+    held, unreadable = processes.from_first(find) if once else find()
     lines = [line.text for line in held]
     every = model.ids(lines, [line.label for line in held] if model.labels else None)
     short = np.flatnonzero(every.lengths <= asked.max_tokens).tolist()

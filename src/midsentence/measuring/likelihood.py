@@ -203,8 +203,9 @@ def evaluate(
     """The table: likelihood by `samples` importance samples, the bound, and what z carries.
 
     A `proposal` and `words` are for the first alone: everything else is of the model's own
-    posterior and by all words. `words_off` is then by how much `CHECKED` sentences have a larger
-    NLL by them than by all words, the same z, in nats a sentence; with its standard error.
+    posterior and by all words, as is the first with as many `words` as there are. `words_off` is by
+    how much `CHECKED` sentences have a larger NLL by them than by all words, the same z, in nats a
+    sentence; with its standard error.
     sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
     over sentences; `estimator_stderr` is the part of it that more samples would remove, nan of one
     sample. `ppl` is over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a
@@ -214,6 +215,8 @@ def evaluate(
     found = survey(vae, sentences, seed)
     if vae.latent == 0:
         samples, words = 1, 0  # without a latent the likelihood is exact
+    if words >= len(vae.head.bias):
+        words = 0  # so many are all of them
     if isinstance(vae.prior(), Denoised):
         samples, words = 0, 0
     likelihood = partial(
