@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import UserError
 from .parts.decoders import State, select
 from .parts.head import Writer
+from .parts.log_softmax import BLOCK
 from .seeds import WORDS, seed_of
 from .text.tokenizer import BOS, EOS
 from .vae import VAE
@@ -166,17 +168,16 @@ def draw(weights: Float[Tensor, "N V"], chance: Float[Tensor, "N"]) -> Int[Tenso
     First the block of words, then the word in it: the whole vocabulary is read once and nothing
     of its size is written.
     """
-    blocks, rest = _blocks(weights)
-    sums = torch.cat([blocks.sum(-1), rest.sum(-1, keepdim=True)], 1)
+    blocks = _blocks(weights, 0.0)
+    sums = blocks.sum(-1)
     mass = sums.double().cumsum(1)
     goal = chance.double()[:, None] * mass[:, -1:]
     block = torch.searchsorted(mass, goal, right=True).clamp_max(mass.shape[1] - 1)
-    words, inside = _open(weights, block, 0.0)
-    inner = inside.double().cumsum(1)
+    inner = _opened(blocks, block).double().cumsum(1)
     # Sums of a block made in different orders differ in the last digits: stay inside the block.
     left = goal - (mass - sums).gather(1, block)
     left = torch.minimum(left.clamp_min(0), inner[:, -1:] * (1 - 1e-12))
-    return words.gather(1, torch.searchsorted(inner, left, right=True)).squeeze(1)
+    return (block * BLOCK + torch.searchsorted(inner, left, right=True)).squeeze(1)
 
 
 def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
@@ -185,38 +186,30 @@ def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int
     They are in the k blocks of the greatest maxima, which one quick pass finds; a `topk` over the
     whole vocabulary takes longer than making it.
     """
-    blocks, rest = _blocks(values)
+    blocks = _blocks(values, -torch.inf)
     if blocks.shape[1] <= 2 * k:
         found, place = values.topk(k)
         return found, place
-    highest = blocks.amax(-1)
-    if rest.shape[1]:
-        highest = torch.cat([highest, rest.amax(-1, keepdim=True)], 1)
-    words, inside = _open(values, highest.topk(k).indices, -torch.inf)
-    found, place = inside.topk(k)
-    return found, words.gather(1, place)
+    chosen = blocks.amax(-1).topk(k).indices
+    found, place = _opened(blocks, chosen).topk(k)
+    return found, chosen.gather(1, place // BLOCK) * BLOCK + place % BLOCK
 
 
 SPARE = 3
 """Words looked at again beyond those asked for."""
 
-BLOCK = 128
-"""Words looked at together by `draw` and `top`."""
+
+def _blocks(values: Float[Tensor, "N V"], outside: float) -> Float[Tensor, "N C W"]:
+    """Blocks of words, a view where they are whole; `outside` beyond the last word."""
+    spare = -values.shape[1] % BLOCK
+    whole = F.pad(values, (0, spare), value=outside) if spare else values
+    return whole.unflatten(1, (-1, BLOCK))
 
 
-def _blocks(values: Tensor) -> tuple[Float[Tensor, "N C W"], Float[Tensor, "N R"]]:
-    """Views: whole blocks of words, and the words left over."""
-    whole = values.shape[1] // BLOCK * BLOCK
-    return values[:, :whole].unflatten(1, (-1, BLOCK)), values[:, whole:]
-
-
-def _open(
-    values: Tensor, block: Int[Tensor, "N K"], outside: float
-) -> tuple[Int[Tensor, "N L"], Float[Tensor, "N L"]]:
-    """The words of some blocks and their values; `outside` beyond the last word."""
-    words = (block[:, :, None] * BLOCK + torch.arange(BLOCK, device=block.device)).flatten(1)
-    last = values.shape[1] - 1
-    return words, values.gather(1, words.clamp_max(last)).where(words <= last, outside)
+def _opened(blocks: Float[Tensor, "N C W"], some: Int[Tensor, "N K"]) -> Float[Tensor, "N L"]:
+    """The words of some blocks of each row."""
+    rows = torch.arange(len(blocks), device=blocks.device)[:, None]
+    return blocks[rows, some].flatten(1)
 
 
 def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
@@ -263,7 +256,8 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
 def _likeliest(head: Writer, hidden: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k greatest logits and their words. Found among products that may be bf16, with SPARE
     more that rounding may have put behind; ranked by what they are exactly."""
-    quick, words = top(logits, min(k + SPARE, logits.shape[1]))
+    quick, words = top(logits, min(k + SPARE, len(head.bias)))
+    words = words.clamp_max(len(head.bias) - 1)  # there may be fewer that can be written
     exact = head.exact(hidden, words).where(quick > -torch.inf, -torch.inf)
     found, place = exact.topk(min(k, words.shape[1]))
     return found, words.gather(1, place)

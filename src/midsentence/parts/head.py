@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .log_softmax import CHUNK, FIRST, TargetLogProb
+from .log_softmax import BLOCK, CHUNK, FIRST, TargetLogProb
 from .together import log_prob_together
 from .word_samples import Words
 
@@ -112,7 +113,13 @@ class Head(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id; minus infinity for <pad> and <s>."""
-        return Writer(self).logits(hidden)
+        kind, hidden = self.products(), hidden if self.map is None else self.map(hidden)
+        found = hidden.to(kind) @ self.table.to(kind).t()
+        return found.to(hidden.dtype) + self.biases()
+
+    def biases(self) -> Float[Tensor, "V"]:
+        """Of every id; minus infinity for <pad> and <s>."""
+        return torch.cat([self.bias.new_full((FIRST,), -torch.inf), self.bias])
 
     def products(self) -> torch.dtype:
         """In what the large products are made."""
@@ -130,27 +137,28 @@ class Writer:
 
     def __init__(self, head: Head):
         kind = head.products()
-        never = head.bias.new_full((FIRST,), -torch.inf)
-        self.map, self.table, self.bias = head.map, head.table, torch.cat([never, head.bias])
-        self.quick = self.table.to(kind)
+        self.map, self.table, self.bias = head.map, head.table, head.biases()
+        # Whole blocks of words: what is left over would be looked at by itself, again and again.
+        spare = -len(self.table) % BLOCK
+        self.quick = F.pad(self.table, (0, 0, 0, spare)).to(kind)
+        self.shift = F.pad(self.bias, (0, spare), value=-torch.inf)
         # fp32 products rearrange the whole table each time: a few rows would not be worth it.
         cached = kind == torch.bfloat16 and self.bias.device.type == "cpu"
         self.rows = FEW if cached else max(1, CHUNK // len(self.table))
         # Fresh memory is cleared page by page, which takes as long as making the logits.
-        self.product = self.sum = self.quick.new_empty(0, len(self.table))
-
-    def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
-        """Of every id, as the products' precision has them; minus infinity for <pad> and <s>."""
-        found = self._mapped(hidden).to(self.quick.dtype) @ self.quick.t()
-        return found.to(hidden.dtype) + self.bias
+        self.product = self.sum = self.quick.new_empty(0, len(self.quick))
 
     def parts(
         self, hidden: Float[Tensor, "N H"]
-    ) -> Iterator[tuple[Float[Tensor, "M H"], Float[Tensor, "M V"]]]:
-        """Some of the rows at a time, with their logits, which the next ones overwrite."""
+    ) -> Iterator[tuple[Float[Tensor, "M H"], Float[Tensor, "M W"]]]:
+        """Some of the rows at a time, with their logits, which the next ones overwrite.
+
+        They are as the products' precision has them, and minus infinity for <pad> and <s>. Behind
+        the V ids of the vocabulary there are more, up to a whole block, that can't be written
+        either."""
         size = min(self.rows, len(hidden))
         if len(self.product) < size:
-            self.product = self.product.new_empty(size, len(self.table))
+            self.product = self.product.new_empty(size, len(self.quick))
             narrow = self.product.dtype != hidden.dtype
             self.sum = self.product.to(hidden.dtype) if narrow else self.product
         for some in hidden.split(self.rows):
@@ -158,7 +166,7 @@ class Writer:
             with torch.no_grad():
                 torch.mm(self._mapped(some).to(product.dtype), self.quick.t(), out=product)
                 # To itself where the products are as wide as the logits, which moves nothing.
-                logits.copy_(product).add_(self.bias)
+                logits.copy_(product).add_(self.shift)
             yield some, logits
 
     def exact(

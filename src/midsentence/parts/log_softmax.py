@@ -24,7 +24,7 @@ FAR = 1e30
 """The odds against a target beyond which its own logit is no good shift for its row."""
 
 BLOCK = 128
-"""Words summed together before the sum of all is taken."""
+"""Words looked at together before all are: their sum, their maximum."""
 
 PILOT = 64
 """Rows that say, before the others are looked at, which words have mass."""
