@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -138,15 +137,12 @@ class Writer:
     def __init__(self, head: Head):
         kind = head.products()
         self.map, self.table, self.bias = head.map, head.table, head.biases()
-        # Whole blocks of words: what is left over would be looked at by itself, again and again.
-        spare = -len(self.table) % BLOCK
-        self.quick = F.pad(self.table, (0, 0, 0, spare)).to(kind)
-        self.shift = F.pad(self.bias, (0, spare), value=-torch.inf)
+        self.quick = self.table.to(kind)
         # fp32 products rearrange the whole table each time: a few rows would not be worth it.
         cached = kind == torch.bfloat16 and self.bias.device.type == "cpu"
         self.rows = FEW if cached else max(1, CHUNK // len(self.table))
         # Fresh memory is cleared page by page, which takes as long as making the logits.
-        self.product = self.sum = self.quick.new_empty(0, len(self.quick))
+        self.product, self.sum = (x.new_empty(0, len(self.bias)) for x in (self.quick, self.bias))
 
     def parts(
         self, hidden: Float[Tensor, "N H"]
@@ -156,17 +152,18 @@ class Writer:
         They are as the products' precision has them, and minus infinity for <pad> and <s>. Behind
         the V ids of the vocabulary there are more, up to a whole block, that can't be written
         either."""
-        size = min(self.rows, len(hidden))
-        if len(self.product) < size:
-            self.product = self.product.new_empty(size, len(self.quick))
-            narrow = self.product.dtype != hidden.dtype
-            self.sum = self.product.to(hidden.dtype) if narrow else self.product
+        size, words = min(self.rows, len(hidden)), len(self.bias)
+        if len(self.sum) < size:
+            # Whole blocks: words left over would be looked at by themselves, again and again.
+            self.sum = self.sum.new_empty(size, words + -words % BLOCK)
+            narrow = self.product.dtype != self.sum.dtype
+            self.product = self.product.new_empty(size, words) if narrow else self.sum[:, :words]
         for some in hidden.split(self.rows):
             product, logits = self.product[: len(some)], self.sum[: len(some)]
             with torch.no_grad():
                 torch.mm(self._mapped(some).to(product.dtype), self.quick.t(), out=product)
-                # To itself where the products are as wide as the logits, which moves nothing.
-                logits.copy_(product).add_(self.shift)
+                logits[:, words:] = -torch.inf
+                logits[:, :words].copy_(product).add_(self.bias)
             yield some, logits
 
     def exact(
