@@ -88,13 +88,20 @@ def test_seeds_differ_and_repeat():
     assert torch.equal(prior_sample(vae, 5, 3), prior_sample(vae, 5, 3))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_greedy_takes_the_likeliest_word_each_time(decoder):
-    vae, z = tiny(decoder=decoder), latents(6)
-    for row, line in enumerate(generate(vae, z, Decoding(greedy=True, max_length=9))):
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize(
+    ("decoder", "vocab"),
+    [*((decoder, 9) for decoder in DECODERS), ("gru", 1300)],  # eleven blocks, the last not full
+)
+def test_every_word_is_the_likeliest_or_where_its_chance_falls(decoder, vocab, greedy):
+    vae, z = tiny(decoder=decoder, vocab=vocab), latents(6)
+    how, chance = Decoding(greedy=greedy, max_length=9), torch.rand(6, 9)
+    for row, line in enumerate(generate(vae, z, how, chance=chance)):
         read = torch.tensor([[BOS, *line]])
         logits = vae.head.logits(vae.decoder(read, z[row : row + 1]))[0]
-        expected = logits.argmax(-1).tolist()
+        mass = logits[:9].softmax(-1).cumsum(-1)
+        drawn = torch.searchsorted(mass, chance[row, : len(mass), None].double(), right=True)
+        expected = (logits.argmax(-1) if greedy else drawn[:, 0]).tolist()
         assert expected[: len(line)] == line
         assert len(line) == 9 or expected[len(line)] == EOS
 

@@ -101,6 +101,8 @@ def evaluate(
     elif sampled_words and not model.latent:
         print("a language model's likelihood is exact: --sampled-words is for samples of z",
               file=sys.stderr)  # fmt: skip
+    elif sampled_words >= len(model.vae.head.bias):
+        print("so many --sampled-words are all that there are: this is exact", file=sys.stderr)
     if own:
         keep(run, name, found, model)
     else:

@@ -53,8 +53,8 @@ def evaluate_file(
     more tokens than it was trained on (`corpus.max_tokens`), `unreadable` those that the training
     would have left out or mended (`corpus.on_bad`), not having been able to read them.
 
-    Of several processes only the first has a standard input, or can empty a pipe, and tells the
-    others what was in it.
+    Of several processes only the first reads, for a standard input or a pipe can be read but once,
+    and tells the others.
     """
     asked = model.config.corpus
 
@@ -69,8 +69,7 @@ def evaluate_file(
         )
         return list(found), bad.count
 
-    once = source == "-" or Path(source).is_fifo()
-    held, unreadable = processes.from_first(find) if once else find()
+    held, unreadable = processes.from_first(find)
     lines = [line.text for line in held]
     every = model.ids(lines, [line.label for line in held] if model.labels else None)
     short = np.flatnonzero(every.lengths <= asked.max_tokens).tolist()

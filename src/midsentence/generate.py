@@ -186,10 +186,10 @@ def top(values: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int
     They are in the k blocks of the greatest maxima, which one quick pass finds; a `topk` over the
     whole vocabulary takes longer than making it.
     """
-    blocks = _blocks(values, -torch.inf)
-    if blocks.shape[1] <= 2 * k:
+    if values.shape[1] <= 2 * k * BLOCK:
         found, place = values.topk(k)
         return found, place
+    blocks = _blocks(values, -torch.inf)
     chosen = blocks.amax(-1).topk(k).indices
     found, place = _opened(blocks, chosen).topk(k)
     return found, chosen.gather(1, place // BLOCK) * BLOCK + place % BLOCK

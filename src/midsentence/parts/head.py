@@ -140,22 +140,23 @@ class Writer:
         self.quick = self.table.to(kind)
         # fp32 products rearrange the whole table each time: a few rows would not be worth it.
         cached = kind == torch.bfloat16 and self.bias.device.type == "cpu"
-        self.rows = FEW if cached else max(1, CHUNK // len(self.table))
-        # Fresh memory is cleared page by page, which takes as long as making the logits.
-        self.product, self.sum = (x.new_empty(0, len(self.bias)) for x in (self.quick, self.bias))
+        # Whole blocks: words left over would be looked at by themselves, again and again.
+        self.width = len(self.bias) + -len(self.bias) % BLOCK
+        self.rows = FEW if cached else max(1, CHUNK // self.width)
+        # Kept, for fresh memory is cleared page by page, which takes as long as making the logits.
+        self.product, self.sum = self.quick.new_empty(0), self.bias.new_empty(0)
 
     def parts(
         self, hidden: Float[Tensor, "N H"]
     ) -> Iterator[tuple[Float[Tensor, "M H"], Float[Tensor, "M W"]]]:
         """Some of the rows at a time, with their logits, which the next ones overwrite.
 
-        They are as the products' precision has them, and minus infinity for <pad> and <s>. Behind
-        the V ids of the vocabulary there are more, up to a whole block, that can't be written
-        either."""
+        They are as the products' precision has them, and minus infinity for <pad> and <s>. The
+        columns go on beyond the V ids to a whole block; these are minus infinity too.
+        """
         size, words = min(self.rows, len(hidden)), len(self.bias)
-        if len(self.sum) < size:
-            # Whole blocks: words left over would be looked at by themselves, again and again.
-            self.sum = self.sum.new_empty(size, words + -words % BLOCK)
+        if self.sum.ndim == 1 or len(self.sum) < size:
+            self.sum = self.sum.new_empty(size, self.width)
             narrow = self.product.dtype != self.sum.dtype
             self.product = self.product.new_empty(size, words) if narrow else self.sum[:, :words]
         for some in hidden.split(self.rows):
@@ -163,7 +164,7 @@ class Writer:
             with torch.no_grad():
                 torch.mm(self._mapped(some).to(product.dtype), self.quick.t(), out=product)
                 logits[:, words:] = -torch.inf
-                logits[:, :words].copy_(product).add_(self.bias)
+                logits[:, :words].copy_(product).add_(self.bias)  # where not narrow it is there
             yield some, logits
 
     def exact(

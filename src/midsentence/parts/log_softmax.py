@@ -24,7 +24,7 @@ FAR = 1e30
 """The odds against a target beyond which its own logit is no good shift for its row."""
 
 BLOCK = 128
-"""Words looked at together before all are: their sum, their maximum."""
+"""Words whose sum or maximum is taken first, before that of all words."""
 
 PILOT = 64
 """Rows that say, before the others are looked at, which words have mass."""
