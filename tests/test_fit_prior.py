@@ -23,7 +23,7 @@ from midsentence.learning.kinds import KINDS, build, settings_of
 from midsentence.measuring.likelihood import evaluate, log_aggregate
 from midsentence.measuring.survey import survey
 from midsentence.parts.diffusion import Denoised, Diffusion
-from midsentence.parts.priors import Exemplars, Gaussians
+from midsentence.parts.priors import Exemplars, Gaussians, log_densities
 from midsentence.plain_json import dumps
 from midsentence.prior_fitting import fit_prior
 from test_cli import LINES, SMALL, call
@@ -171,6 +171,19 @@ def test_the_density_of_a_mixture_is_that_of_its_parts(monkeypatch, room, narrow
     slopes = [torch.autograd.grad(law(*inputs).sum(), inputs) for law in (ours, direct)]
     for one, other in zip(*slopes, strict=True):
         assert torch.allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("wide", "kind"), [(0.5, torch.float32), (0.05, torch.float64)])
+def test_single_precision_is_for_densities_that_it_has_the_digits_for(wide, kind):
+    torch.manual_seed(11)
+    means, scales = 5 + torch.randn(300, 16), wide * (1 + torch.rand(300, 16))
+    z = means[:100] + scales[:100] * torch.randn(100, 16)
+    found = log_densities(means, scales)(z)
+    exact = Normal(means.double(), scales.double()).log_prob(z.double()[:, None]).sum(-1)
+    near = exact > exact.amax(1, keepdim=True) - 30
+    assert found.dtype == kind
+    assert near.sum() > 300 or wide < 0.1
+    assert (found - exact)[near].abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("law", [Gaussians, Exemplars])

@@ -131,6 +131,9 @@ class FlowPrior(nn.Module):
 SHARP = 1e5
 """|mean| / scale beyond which its square, in float64, has few digits left for what is near it."""
 
+LIGHT = 1e3
+"""Sum of squares of (mean - centre) / scale up to which fp32 has a density to a ten-thousandth."""
+
 
 def log_densities(
     means: Float[Tensor, "C D"],
@@ -139,22 +142,25 @@ def log_densities(
 ) -> Callable[[Float[Tensor, "M D"]], Float[Tensor, "M C"]]:
     """z -> its log-density in nats under each of C diagonal Gaussians (plus each one's log weight).
 
-    The squares are multiplied out, so that it is two products of matrices, in float64: in fp32 what
-    they cancel would be lost. Of scales so small that it would be in float64 too, as in an
-    autoencoder, they are summed one dimension after the other.
+    The squares are multiplied out, around the centre of the means, so that it is one product of
+    matrices; it is made in float64 where fp32 would lose what they cancel. Of scales so small that
+    float64 would too, as in an autoencoder, they are summed one dimension after the other.
     """
-    means, scales = means.double(), scales.double()
+    given, centre = means.dtype, means.detach().double().mean(0)
+    means, scales = means.double() - centre, scales.double()
     constant = -scales.log().sum(1) - 0.5 * math.log(2 * math.pi) * means.shape[1]
     if log_weights is not None:
         constant = constant + log_weights.double()
     precision = scales.square().reciprocal()
-    linear, squares = (means * precision).T, -0.5 * precision.T
-    offset = constant - 0.5 * (means.square() * precision).sum(1)
+    loads = (means.square() * precision).sum(1)
+    kind = given if bool((loads <= LIGHT).all()) else torch.double
+    columns = [means * precision, -0.5 * precision, (constant - 0.5 * loads)[:, None]]
+    table = torch.cat(columns, 1).to(kind).T
     sharp = (means.abs() >= SHARP * scales).any(1).nonzero()[:, 0]
 
     def densities(z: Tensor) -> Tensor:
-        z = z.double()
-        found = torch.addmm(offset, z, linear).addmm(z.square(), squares)
+        z = z.double() - centre
+        found = torch.cat([z, z.square(), z.new_ones(len(z), 1)], 1).to(kind) @ table
         if not len(sharp):
             return found
         direct = constant[sharp].expand(len(z), -1)
@@ -168,7 +174,7 @@ def log_densities(
 class Gaussians(MixtureSameFamily):
     """A mixture of C diagonal Gaussians, as fast for a hundred thousand of them as for a few."""
 
-    ROOM = 1 << 21
+    ROOM = 1 << 20
     """Densities of points under components that are held at once: so few stay in the cache."""
 
     def __init__(
