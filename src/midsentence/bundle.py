@@ -172,7 +172,13 @@ class TextVAE:
         return self._write(z, self._rows(label, len(z)), seed=seed, **decoding)
 
     def _write(
-        self, z: Tensor, rows: Tensor | None, *, seed: int, batch: int = 1024, **decoding: Any
+        self,
+        z: Tensor,
+        rows: Tensor | None,
+        *,
+        seed: int,
+        batch: int | None = None,
+        **decoding: Any,
     ) -> list[str]:
         longest = min(self.config.corpus.max_tokens, LONGEST)
         how = Decoding(**{"max_length": longest} | decoding)
@@ -183,7 +189,7 @@ class TextVAE:
     # several callers at once (`web.engine`) puts them together here.
 
     def _written(
-        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int
+        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int | None
     ) -> list[list[int]]:
         mine = slice(processes.number(), None, processes.count())
         some = None if rows is None else rows[mine]

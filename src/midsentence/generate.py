@@ -90,14 +90,16 @@ def generate(
     labels: Int[Tensor, "N"] | None = None,
     seed: int = 0,
     chance: Float[Tensor, "N T"] | None = None,
-    batch: int = 1024,
+    batch: int | None = None,
 ) -> list[list[int]]:
     """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order. chance: the
-    random numbers, in place of `chances` by `seed`."""
+    random numbers, in place of `chances` by `seed`. batch: latents together, by default as many as
+    the decoder has room for."""
     training = vae.training
     vae.eval()
     chance = chances(len(z), how, seed) if chance is None else chance
     z, chance = vae.joined(z, labels), chance.to(vae.device)
+    batch = batch or max(1, vae.decoder.many // max(1, how.beam))
     try:
         written: list[list[int]] = []
         for part, row in zip(z.split(batch), chance.split(batch), strict=True):

@@ -81,10 +81,12 @@ class Decoder(nn.Module):
     """What every decoder is: `start` from z, then `step` over any number of words.
 
     Teacher forcing (`forward`) is one long step; writing is many short ones; a law test holds the
-    two equal. `width` is H, the size of the hidden states; `reads` is the input embedding.
+    two equal. `width` is H, the size of the hidden states; `input` the embedding that it reads;
+    `many` latents are written together where nobody says how many.
     """
 
     width: int
+    many = 1024
     input: LatentInput
 
     def start(self, z: Float[Tensor, "N D"]) -> State:
@@ -127,6 +129,8 @@ class RecurrentDecoder(Decoder):
     that a training step does without, the same ones at every word (Merity et al. 2018,
     "Regularizing and Optimizing LSTM Language Models", section 2).
     """
+
+    many = 4096  # its state does not grow with the sentence
 
     def __init__(
         self,

@@ -178,7 +178,7 @@ class Writer:
         return hidden if self.map is None else self.map(hidden)
 
 
-FEW = 256
+FEW = 512
 """Rows of bf16 logits made at once, so that they stay in the cache."""
 
 

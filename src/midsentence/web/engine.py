@@ -218,7 +218,7 @@ class SharedVAE(TextVAE):
         ]
 
     def _written(
-        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int
+        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int | None
     ) -> list[list[int]]:
         own = super()._written
 
