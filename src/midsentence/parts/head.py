@@ -75,8 +75,7 @@ class Head(nn.Module):
         self, hidden: Float[Tensor, "M H"], targets: Int[Tensor, "M"]
     ) -> Float[Tensor, "M"]:
         """log p(target | hidden) in nats, one a row."""
-        if self.map is not None:
-            hidden = self.map(hidden)
+        hidden = self.mapped(hidden)
         found: Tensor = TargetLogProb.apply(
             hidden, self.table, self.bias, targets - FIRST, self.products(),
             (self.gradient_words or self.sampled_words) if self.training else 0,
@@ -98,7 +97,7 @@ class Head(nn.Module):
         if words.count >= len(table):
             every = targets[:, None].expand(-1, many).reshape(-1)
             return self.log_prob(hidden.flatten(0, 1), every).view(-1, many)
-        hidden = hidden if self.map is None else self.map(hidden)
+        hidden = self.mapped(hidden)
         return log_prob_together(hidden, table, self.bias, targets - FIRST, self.products(), words)
 
     def apart(self, a: Float[Tensor, "M H"], b: Float[Tensor, "M H"]) -> Float[Tensor, "M"]:
@@ -106,15 +105,19 @@ class Head(nn.Module):
 
         |W (a - b)|^2 / V = (a - b) W'W (a - b) / V, so that no logit is made.
         """
-        difference = a - b if self.map is None else self.map(a) - self.map(b)
+        difference = self.mapped(a) - self.mapped(b)
         words = self.table[FIRST:]
         return ((difference @ (words.t() @ words)) * difference).sum(-1) / len(words)
 
     def logits(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Of every id; minus infinity for <pad> and <s>."""
-        kind, hidden = self.products(), hidden if self.map is None else self.map(hidden)
-        found = hidden.to(kind) @ self.table.to(kind).t()
+        kind = self.products()
+        found = self.mapped(hidden).to(kind) @ self.table.to(kind).t()
         return found.to(hidden.dtype) + self.biases()
+
+    def mapped(self, hidden: Float[Tensor, "*N H"]) -> Float[Tensor, "*N E"]:
+        """As wide as the table."""
+        return hidden if self.map is None else self.map(hidden)
 
     def biases(self) -> Float[Tensor, "V"]:
         """Of every id; minus infinity for <pad> and <s>."""
@@ -136,15 +139,19 @@ class Writer:
 
     def __init__(self, head: Head):
         kind = head.products()
-        self.map, self.table, self.bias = head.map, head.table, head.biases()
+        self.mapped, self.table, self.bias = head.mapped, head.table, head.biases()
         self.quick = self.table.to(kind)
         # fp32 products rearrange the whole table each time: a few rows would not be worth it.
         cached = kind == torch.bfloat16 and self.bias.device.type == "cpu"
         # Whole blocks: words left over would be looked at by themselves, again and again.
-        self.width = len(self.bias) + -len(self.bias) % BLOCK
-        self.rows = FEW if cached else max(1, CHUNK // self.width)
-        # Kept, for fresh memory is cleared page by page, which takes as long as making the logits.
-        self.product, self.sum = self.quick.new_empty(0), self.bias.new_empty(0)
+        words = len(self.bias)
+        width = words + -words % BLOCK
+        self.rows = FEW if cached else max(1, CHUNK // width)
+        # Kept, for fresh memory is cleared page by page, which takes as long as making the logits;
+        # rows that are never used cost nothing.
+        self.sum = self.bias.new_empty(self.rows, width)
+        narrow = kind != self.bias.dtype
+        self.product = self.quick.new_empty(self.rows, words) if narrow else self.sum[:, :words]
 
     def parts(
         self, hidden: Float[Tensor, "N H"]
@@ -154,15 +161,11 @@ class Writer:
         They are as the products' precision has them, and minus infinity for <pad> and <s>. The
         columns go on beyond the V ids to a whole block; these are minus infinity too.
         """
-        size, words = min(self.rows, len(hidden)), len(self.bias)
-        if self.sum.ndim == 1 or len(self.sum) < size:
-            self.sum = self.sum.new_empty(size, self.width)
-            narrow = self.product.dtype != self.sum.dtype
-            self.product = self.product.new_empty(size, words) if narrow else self.sum[:, :words]
+        words = len(self.bias)
         for some in hidden.split(self.rows):
             product, logits = self.product[: len(some)], self.sum[: len(some)]
             with torch.no_grad():
-                torch.mm(self._mapped(some).to(product.dtype), self.quick.t(), out=product)
+                torch.mm(self.mapped(some).to(product.dtype), self.quick.t(), out=product)
                 logits[:, words:] = -torch.inf
                 logits[:, :words].copy_(product).add_(self.bias)  # where not narrow it is there
             yield some, logits
@@ -171,11 +174,8 @@ class Writer:
         self, hidden: Float[Tensor, "N H"], words: Int[Tensor, "N K"]
     ) -> Float[Tensor, "N K"]:
         """Logits of a few words a row, in the precision of the parameters."""
-        rows = self.table[words] @ self._mapped(hidden)[:, :, None]
+        rows = self.table[words] @ self.mapped(hidden)[:, :, None]
         return rows[..., 0] + self.bias[words]
-
-    def _mapped(self, hidden: Tensor) -> Tensor:
-        return hidden if self.map is None else self.map(hidden)
 
 
 FEW = 512
