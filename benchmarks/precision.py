@@ -1,9 +1,10 @@
 """What bf16 products cost: python benchmarks/precision.py TRAIN VALID TEST [--steps N] [--seeds ..]
 
-Trains the recipe `ptb` in bf16 and in fp32 for the same steps from the same seeds and compares the
-validation bounds (float32 arithmetic for both) and the time. --settings A B compares two other
-settings so, head.gradient_words=1024 and head.gradient_words=0 for one. Then holds log p(x|z) of
-200 test sentences, eight latents each, of one of the models, in either precision, against float64.
+Trains the recipe `ptb` (--recipe) in bf16 and in fp32 for the same steps from the same seeds and
+compares the validation bounds (float32 arithmetic for both) and the time. --settings A B compares
+two other settings so, head.gradient_words=1024 and head.gradient_words=0 for one. Then holds
+log p(x|z) of 200 test sentences, eight latents each, of one of the models, in either precision,
+against float64.
 """
 
 import argparse
@@ -24,12 +25,11 @@ from midsentence.vae import VAE
 
 
 def trained(
-    corpus: Corpus, out: Path, seed: int, steps: int, setting: str
+    recipe: str, corpus: Corpus, out: Path, seed: int, steps: int, setting: str
 ) -> tuple[TextVAE, float]:
     """The model, and the seconds that it took."""
-    settings = config.compose(
-        "ptb", None, ["head.gradient_words=0", setting, f"training.max_steps={steps}"]
-    )
+    own = ["head.gradient_words=0", setting, f"training.max_steps={steps}"]
+    settings = config.compose(recipe, None, own)
     settings.seed = seed
     out.mkdir()
     seconds = trainer.train(settings, corpus, out).seconds
@@ -54,6 +54,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("texts", nargs=3, metavar=("TRAIN", "VALID", "TEST"))
+    parser.add_argument("--recipe", default="ptb")
+    parser.add_argument("--tokenizer", default="word", help="tokenizer.kind")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--settings", nargs=2, default=["precision=bfloat16", "precision=float32"])
@@ -62,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         corpus = prepare(train, folder / "corpus", valid=valid, test=test,
-                         tokenizer_settings={"kind": "word"})  # fmt: skip
+                         tokenizer_settings={"kind": asked.tokenizer})  # fmt: skip
         print(f"validation bound after {asked.steps} steps, nats a sentence\n")
         print("| seed | {} | {} | difference | time |".format(*asked.settings))
         print("|---|---|---|---|---|", flush=True)
@@ -71,7 +73,7 @@ def main() -> None:
             bounds, times = [], []
             for number, setting in enumerate(asked.settings):
                 out = folder / f"{seed}-{number}"
-                model, seconds = trained(corpus, out, seed, asked.steps, setting)
+                model, seconds = trained(asked.recipe, corpus, out, seed, asked.steps, setting)
                 times.append(seconds)
                 model.vae.head.precision = "float32"
                 bounds.append(bound(model.vae, corpus.valid)["elbo"])

@@ -330,7 +330,7 @@ def test_a_reproduced_table_has_the_published_figure_beside_ours():
         return {"row": row, "seed": seed, "ppl": ppl, "nll": 100.0, "nll_stderr": 0.5,
                 "elbo": -101.5, "kl": 6.0, "mi": 5.0, "active_units": 31, "sentences": 10,
                 "tokens": 200, "epochs": 30.2, "minutes": 61,
-                "command": f"train {row}"}  # fmt: skip
+                "commands": [f"train {row}", f"evaluate {row}"]}  # fmt: skip
 
     text = reproduce.page([held("lm", 0, 100.0), held("ae-free-bits", 0, 97.0),
                            held("ae-free-bits", 1, 99.0)])  # fmt: skip
@@ -342,4 +342,4 @@ def test_a_reproduced_table_has_the_published_figure_beside_ours():
     assert ours[1] == "98.00 ± 1.00 (96.86)"
     assert ours[3:7] == ["101.50 (102.41)", "6.00 (6.54)", "5.00 (5.31)", "31 (32)"]
     assert ours[7] == "2"
-    assert "    train lm\n" in text
+    assert "    train lm\n    evaluate lm\n" in text

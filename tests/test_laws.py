@@ -13,7 +13,7 @@ from midsentence.learning.objectives import Elbo
 from midsentence.learning.optimizers import OPTIMIZERS
 from midsentence.learning.schedules import schedule
 from midsentence.parts.decoders import DECODERS
-from midsentence.parts.layers import Pooling
+from midsentence.parts.layers import Pooling, dropout
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 from midsentence.text.batches import Batch, collate
@@ -318,6 +318,29 @@ def test_dropouts_act_in_training_only(decoder, writing):
     assert not torch.equal(vae.log_px(batch(), z), vae.log_px(batch(), z))
 
 
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(401, 501), (7,), ()])
+def test_dropout_drops_evenly_and_grows_the_rest_by_as_much(p, shape):
+    """Its noise comes four to a draw: each alone, and neighbours together, must be as they say."""
+    torch.manual_seed(0)
+    x = torch.full(shape, 3.0, dtype=torch.float64, requires_grad=True)
+    found = dropout(x, p)
+    found.sum().backward()
+    p = round(p * 2**16) / 2**16
+    kept = found != 0
+    torch.testing.assert_close(found[kept], x[kept] / (1 - p))
+    torch.testing.assert_close(x.grad, kept / (1 - p))
+    if len(shape) < 2:
+        return
+    kept = kept.double().flatten()
+    for lag in 1, 2, 3, 4, shape[-1]:
+        for part in range(4):  # of the draw
+            one, other = kept[part:-lag:4], kept[part + lag :: 4]
+            error = 5 * (p * (1 - p) / len(one)) ** 0.5
+            assert abs(one.mean() - (1 - p)) < error
+            assert abs((one * other).mean() - (1 - p) ** 2) < error
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_embedding_dropout_is_the_table_without_some_words(decoder):
     vae = tiny(decoder=decoder, writing={"embedding_dropout": 0.5}).train()
@@ -326,7 +349,7 @@ def test_embedding_dropout_is_the_table_without_some_words(decoder):
     dropped = vae.log_px(batch(), z)
     torch.manual_seed(1)
     table = vae.decoder.input.embedding
-    kept = torch.nn.functional.dropout(torch.ones(len(table.weight), 1, dtype=z.dtype), 0.5)
+    kept = dropout(torch.ones(len(table.weight), 1, dtype=z.dtype), 0.5)
     assert set(kept.flatten().tolist()) == {0.0, 2.0}
     table.weight.data *= kept
     vae.eval()
@@ -344,7 +367,7 @@ def test_weight_drop_is_the_net_with_fewer_recurrent_weights(decoder, layers):
     torch.manual_seed(1)
     for name, weight in vae.decoder.net.named_parameters():
         if "weight_hh" in name:
-            kept = torch.nn.functional.dropout(weight.detach(), 0.5)
+            kept = dropout(weight.detach(), 0.5)
             assert torch.equal(weight.grad == 0, kept == 0)
             weight.data = kept
     vae.eval()

@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..text.tokenizer import BOS, UNK
-from .layers import Block, Dropout, check_heads, positions, word_embedding
+from .layers import Block, Dropout, check_heads, dropout, positions, word_embedding
 from .together import lstm_together
 
 State = dict[str, Tensor]
@@ -62,7 +61,7 @@ class LatentInput(nn.Module):
         x = self.embedding(tokens) * self.scale
         if self.training and self.embedding_dropout:
             every = x.new_ones(self.embedding.num_embeddings, 1)
-            x = x * F.dropout(every, self.embedding_dropout)[tokens]
+            x = x * dropout(every, self.embedding_dropout)[tokens]
         if self.add is not None:
             x = x + self.add(z)[:, None]
         x = self.dropout(x)
@@ -206,7 +205,7 @@ class RecurrentDecoder(Decoder):
             read: tuple[Tensor, Any] = net(x, carried)
             return read
         weights = [
-            F.dropout(weight, self.weight_drop) if name.startswith("weight_hh") else weight
+            dropout(weight, self.weight_drop) if name.startswith("weight_hh") else weight
             for name, weight in net.named_parameters()
         ]
         # The net's own forward, which takes no other weights than the net's.
@@ -256,7 +255,7 @@ class TransformerDecoder(Decoder):
         self.input.scale = hidden**0.5
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.skip = nn.Linear(latent, hidden, bias=False) if "skip" in inject else None
         self.width = hidden
         self.memory = memory if "memory" in inject else 0

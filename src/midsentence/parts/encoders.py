@@ -80,7 +80,7 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.pool = Pooling(pooling, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.summary = hidden
 
     def forward(self, batch: Batch) -> Float[Tensor, "B H"]:
