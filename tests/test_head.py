@@ -98,7 +98,7 @@ def test_without_a_gradient_no_more_logits_are_held_than_a_chunk(monkeypatch):
     assert sum(held) == M
 
 
-@pytest.mark.parametrize(("tied", "chunk"), [(False, 3 * V), (True, 1 << 22)])
+@pytest.mark.parametrize(("tied", "chunk"), [(False, M * V // 3), (True, 1 << 22)])
 def test_a_sampled_gradient_has_the_exact_value_and_the_exact_mean(monkeypatch, tied, chunk):
     """Weights of either sign, as importance weighting and doubly reparameterised gradients have."""
     monkeypatch.setattr(module, "CHUNK", chunk)
@@ -136,7 +136,7 @@ def test_a_gradient_by_all_words_but_one_is_nearly_exact(precision):
 def test_a_sampled_normaliser_is_right_in_its_mean(monkeypatch, tied):
     """1 / p is linear in the normaliser: its mean over the draws is exact."""
     monkeypatch.setattr(module, "PILOT", 2)
-    monkeypatch.setattr(module, "CHUNK", 3 * V)
+    monkeypatch.setattr(module, "CHUNK", M * V // 3)
     torch.manual_seed(1)
     head = make(tied, precision="float32", sampled_words=9).double()
     hidden, targets, _ = inputs(torch.float64)

@@ -329,7 +329,7 @@ def test_dropout_drops_evenly_and_grows_the_rest_by_as_much(p, shape):
     p = round(p * 2**16) / 2**16
     kept = found != 0
     torch.testing.assert_close(found[kept], x[kept] / (1 - p))
-    torch.testing.assert_close(x.grad, kept / (1 - p))
+    torch.testing.assert_close(x.grad, kept.double() / (1 - p))
     if len(shape) < 2:
         return
     kept = kept.double().flatten()

@@ -16,13 +16,14 @@ import torch
 
 from midsentence import TextVAE, UserError, assembly, evaluation, opening, pipeline
 from midsentence.config import recipes
-from midsentence.learning import checkpoint, trainer
+from midsentence.learning import checkpoint, optimizers, steps, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
 from midsentence.learning.procedures import Aggressive
 from midsentence.parts.layers import Block
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 from midsentence.text.batches import Batches
+from midsentence.weights import load_tensors
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
@@ -328,6 +329,36 @@ def test_a_clipped_step_is_clip_grad_norm_and_a_step(kind, clip):
     for (name, a), (_, b) in zip(sides[0][0], sides[1][0], strict=True):
         assert not torch.equal(a, start[name])
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind, tied", [("sgd", False), ("sgd", True), ("mixed", False)])
+@pytest.mark.parametrize("words", ["sampled_words", "gradient_words", None])
+def test_gradients_of_a_few_rows_train_as_whole_ones_do(
+    corpus, tmp_path, monkeypatch, kind, tied, words
+):
+    """Same weights, and clipped by the same norm, though rows come twice and in two parts."""
+    settings = [f"optimizer.kind={kind}", f"head.tied={tied}", "training.max_steps=12",
+                "training.parts=2", "training.clip=0.5"]  # fmt: skip
+    settings += [f"head.{words}=6"] if words else []
+    found = []
+
+    def seen(vae, *rest):
+        optimizers.few_rows(vae, *rest)
+        tables = vae.encoder.embedding, vae.decoder.input.embedding
+        found.append([*(table.sparse for table in tables), vae.head.gives_rows])
+
+    monkeypatch.setattr(steps, "few_rows", seen)
+    for large in (0, math.inf):
+        monkeypatch.setattr(optimizers, "LARGE", large)
+        out = tmp_path / str(large)
+        run(corpus, out, *settings)
+        found += [load_tensors(out / "model.safetensors"), records(out, "valid")[-1]["elbo"]]
+    sparse, rows, bound, dense, whole, other = found
+    assert sparse == [kind == "sgd", bool(words) or not tied, bool(words)]
+    assert dense == [False] * 3
+    assert bound == pytest.approx(other, abs=1e-4)
+    for name, value in rows.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

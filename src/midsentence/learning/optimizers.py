@@ -8,12 +8,62 @@ from torch import nn
 
 from ..errors import UserError
 from ..processes import whole
+from ..vae import VAE
 from .schedules import hold_cosine, warm_cosine
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
 READING = ("encoder.", "posterior.")
 """The inference network; everything else writes."""
+
+
+class PlainSGD(torch.optim.SGD):
+    """SGD without momentum, to which a gradient may come as a few rows of a table (`few_rows`)."""
+
+    grad_scale: torch.Tensor
+    found_inf: torch.Tensor
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None or not p.grad.is_sparse:
+                    continue
+                if not self.found_inf:
+                    rows, by = p.grad.indices()[0], -group["lr"] / float(self.grad_scale)
+                    p.index_add_(0, rows, p.grad.values(), alpha=by)
+                p.grad = None
+        super().step()
+
+
+LARGE = 4
+"""A table is passed over as a whole unless it has so many times the rows that a batch reaches."""
+
+
+def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int) -> None:
+    """Large tables of words get gradients of the rows that a batch of so many words reaches.
+
+    Where nothing else moves: under plain SGD without decay. AdamW's moments move every row.
+    """
+    plain = {
+        id(p)
+        for optimizer in each
+        if isinstance(optimizer, PlainSGD)
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if not group["weight_decay"]
+    }
+
+    def worth(table: torch.Tensor, reached: int) -> bool:
+        return id(table) in plain and LARGE * reached < len(table)
+
+    head = vae.head
+    sampled = 0 if head.label_smoothing else head.sampled_words or head.gradient_words
+    head.gives_rows = sampled > 0 and worth(head.table, words + sampled)
+    for part in vae.modules():
+        if isinstance(part, nn.Embedding):
+            alone = part.weight is not head.table
+            part.sparse = worth(part.weight, words) if alone else head.gives_rows
 
 
 class Rule:
@@ -76,7 +126,7 @@ class SGD(Rule):
         halvings: int = 5,
     ):
         _above_0(lr=lr)
-        self.each = [torch.optim.SGD((p for _, p in parameters), lr=lr, fused=True)]
+        self.each = [PlainSGD((p for _, p in parameters), lr=lr, fused=True)]
         self.lr, self.halve_from, self.halve_after = lr, halve_from, halve_after
         self.halvings = halvings
         self.begin_anew()
@@ -129,7 +179,7 @@ class Mixed(Rule):
         reads = [p for n, p in named if n.startswith(READING)]
         writes = [p for n, p in named if not n.startswith(READING)]
         self.each: list[torch.optim.Optimizer] = [
-            torch.optim.SGD(writes, lr=sgd_lr, weight_decay=sgd_decay, fused=True)
+            PlainSGD(writes, lr=sgd_lr, weight_decay=sgd_decay, fused=True)
         ]
         if reads:
             self.each.append(adamw(reads, lr, weight_decay, beta2))
@@ -182,7 +232,11 @@ def clipped_step(
     """
     norms = []
     for optimizer in each:
-        held = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        held = []
+        for p in (p for g in optimizer.param_groups for p in g["params"] if p.grad is not None):
+            if p.grad.is_sparse:
+                p.grad = p.grad.coalesce()  # a row that came twice is one
+            held.append(p.grad.values() if p.grad.is_sparse else p.grad)
         if held:  # else everything that it steps is frozen
             norms.append((optimizer, whole(torch.nn.utils.get_total_norm(held))))
     norm = torch.stack([own for _, own in norms]).norm()

@@ -18,7 +18,7 @@ from ..text.batches import Batch, Batches, collate
 from ..text.store import TokenStore
 from ..vae import VAE
 from .objectives import OBJECTIVES, Objective
-from .optimizers import OPTIMIZERS, Optimizer, clipped_step, set_rates
+from .optimizers import OPTIMIZERS, Optimizer, clipped_step, few_rows, set_rates
 from .procedures import Aggressive, sides
 from .records import Tally
 from .sharding import alone, shard, wrapped
@@ -69,6 +69,13 @@ class Steps:
         self.statistics = [b for b in vae.buffers() if b.is_floating_point()]
         self.bad = torch.zeros((), dtype=torch.long, device=device)  # skipped in a row
         self.skipped = torch.zeros_like(self.bad)
+
+    def expect(self, per_epoch: int) -> None:
+        """So many batches an epoch: how many words one has decides how gradients are kept."""
+        whole = self.device.type != "cpu" or processes.count() > 1 or self.config.training.compile
+        if not whole:
+            words = int(self.store.lengths.sum()) // per_epoch
+            few_rows(self.vae, self.optimizer.each, words)
 
     def step(
         self, number: int, batches: Batches, index: int, rates: list[float], beta: float,

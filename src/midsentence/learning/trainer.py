@@ -107,6 +107,7 @@ class Trainer:
         batches = self._batches(at.epoch)
         # Epochs differ in length by a batch or two: a run that is gone on with must plan as before.
         usual_epoch = len(self._batches(0) if at.epoch else batches)
+        self.steps.expect(usual_epoch)
         planned = math.ceil(settings.epochs * usual_epoch)
         planned = min(planned, settings.max_steps or planned)
         every = max(

@@ -36,6 +36,9 @@ class Head(nn.Module):
     natively).
     """
 
+    gives_rows = False
+    """Is the table's gradient by a sample of words a sparse tensor? For who trains to say."""
+
     def __init__(
         self,
         hidden: int,
@@ -79,7 +82,7 @@ class Head(nn.Module):
         found: Tensor = TargetLogProb.apply(
             hidden, self.table, self.bias, targets - FIRST, self.products(),
             (self.gradient_words or self.sampled_words) if self.training else 0,
-            self.sampled_words > 0, torch.is_grad_enabled(),
+            self.sampled_words > 0, self.gives_rows, torch.is_grad_enabled(),
         )  # fmt: skip
         if self.training and self.label_smoothing:
             # The normaliser is the same for every word: only the logits are mixed.

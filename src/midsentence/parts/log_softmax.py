@@ -50,6 +50,9 @@ class TargetLogProb(torch.autograd.Function):
     Bengio & Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural
     Probabilistic Language Model"; Jean et al. 2015, section 3.
 
+    rows: where words are sampled, the table's gradient is a sparse tensor of their rows and of the
+    targets', which may come twice.
+
     learns: whether there will be a gradient, which nothing in here can tell: parameters want one
     also where nobody asks, and a bf16 M x V would be kept for it.
     """
@@ -64,6 +67,7 @@ class TargetLogProb(torch.autograd.Function):
         kind: torch.dtype,
         sampled: int,
         early: bool,
+        rows: bool,
         learns: bool,
     ) -> Float[Tensor, "M"]:
         own = (hidden * table[target + FIRST]).sum(1) + bias[target]
@@ -79,6 +83,7 @@ class TargetLogProb(torch.autograd.Function):
         total = others + (own - shift).exp()
         if late:
             chosen, place, words = _sample(mass, sampled, table, bias, target, kind)
+        ctx.rows = rows and chosen is not None
         ctx.save_for_backward(
             hidden, table, target, words, shift, others, total, chosen, place, *kept
         )
@@ -91,9 +96,9 @@ class TargetLogProb(torch.autograd.Function):
         w, rest = words[:, : table.shape[1]], -grad / total
         scaled, row = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
-        d_table = torch.empty_like(table) if chosen is None else torch.zeros_like(table)
-        d_table[:FIRST] = 0
-        d_words = d_table[FIRST:] if chosen is None else hidden.new_empty(w.shape)
+        d_rows = hidden.new_empty(FIRST + len(w), table.shape[1])
+        d_rows[:FIRST] = 0
+        d_words = d_rows[FIRST:]
         d_bias = hidden.new_zeros(len(w))
         room = None if kept else _room(hidden, words)
         for chunk, rows in enumerate(_chunks(hidden, words, whole=bool(kept))):
@@ -109,13 +114,24 @@ class TargetLogProb(torch.autograd.Function):
             d_bias += (row[:, rows] @ e)[0]
             d_hidden[rows] = (e @ w).to(hidden.dtype)
         if chosen is not None:
-            d_table[chosen + FIRST] = d_words
             d_bias = d_bias.new_zeros(len(table) - FIRST).index_put_((chosen,), d_bias)
         at_target = grad * others / total
         d_hidden = d_hidden * rest[:, None] + table[target + FIRST] * at_target[:, None]
-        d_table.index_add_(0, target + FIRST, hidden * at_target[:, None])
+        reached = hidden * at_target[:, None]
+        if chosen is None:
+            d_table = d_rows.index_add_(0, target + FIRST, reached)
+        else:
+            places = torch.cat([chosen, target]) + FIRST
+            d_table = _spread(torch.cat([d_words, reached]), places, table, ctx.rows)
         d_bias.index_add_(0, target, at_target)
-        return d_hidden, d_table, d_bias, None, None, None, None, None
+        return d_hidden, d_table, d_bias, None, None, None, None, None, None
+
+
+def _spread(values: Tensor, rows: Tensor, table: Tensor, sparse: bool) -> Tensor:
+    """The sum of these rows, as large as the table."""
+    if not sparse:
+        return torch.zeros_like(table).index_add_(0, rows, values)
+    return torch.sparse_coo_tensor(rows[None], values, table.shape, check_invariants=False)
 
 
 def _sums(
