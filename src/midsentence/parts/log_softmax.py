@@ -71,12 +71,14 @@ class TargetLogProb(torch.autograd.Function):
         learns: bool,
     ) -> Float[Tensor, "M"]:
         own = (hidden * table[target + FIRST]).sum(1) + bias[target]
-        words, chosen, place = _words(table[FIRST:], bias, kind), None, target
-        draws = learns and len(hidden) > 0 and 0 < sampled < len(words)
+        chosen, place = None, target
+        draws = learns and len(hidden) > 0 and 0 < sampled < len(bias)
         late = draws and not early
         if draws and early:
-            mass = _pilot_mass(hidden, own, words, target)
+            mass = _pilot_mass(hidden, table[FIRST:], bias, target, kind)
             chosen, place, words = _sample(mass, sampled, table, bias, target, kind)
+        else:
+            words = _words(table[FIRST:], bias, kind)
         small = kind == torch.bfloat16 or _rows(hidden, words) == len(hidden)
         keep = learns and small and not late
         shift, others, mass, kept = _sums(hidden, own, words, place, keep=keep, weigh=late)
@@ -157,12 +159,16 @@ def _sums(
     return shift, others, mass, kept
 
 
-def _pilot_mass(hidden: Tensor, own: Tensor, words: Tensor, target: Tensor) -> Float[Tensor, "W"]:
-    """The mass of every word as some of the rows have it, and each target's one."""
+def _pilot_mass(
+    hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor, kind: torch.dtype
+) -> Float[Tensor, "W"]:
+    """The mass of every word as some of the rows have it, and each target's one.
+
+    So few rows are not worth a table with columns beside it: in fp32 none is copied."""
     some = slice(None, None, -(-len(hidden) // PILOT))
-    *_, mass, _ = _sums(hidden[some], own[some], words, target[some], keep=False, weigh=True)
-    rows = len(hidden[some])
-    return (mass * (len(hidden) / rows)).index_add_(0, target, torch.ones_like(own))
+    p = (hidden[some].to(kind) @ table.to(kind).t() + bias).softmax(1)
+    mass = p.scatter_(1, target[some, None], 0).sum(0) * (len(hidden) / len(p))
+    return mass.index_add_(0, target, mass.new_ones(len(target)))
 
 
 def _sample(
