@@ -331,8 +331,10 @@ def test_a_clipped_step_is_clip_grad_norm_and_a_step(kind, clip):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind, tied", [("sgd", False), ("sgd", True), ("mixed", False)])
-@pytest.mark.parametrize("words", ["sampled_words", "gradient_words", None])
+@pytest.mark.parametrize("kind, tied, words", [
+    ("sgd", False, "sampled_words"), ("sgd", True, "sampled_words"), ("sgd", True, None),
+    ("mixed", False, "gradient_words"), ("mixed", False, None),
+])  # fmt: skip
 def test_gradients_of_a_few_rows_train_as_whole_ones_do(
     corpus, tmp_path, monkeypatch, kind, tied, words
 ):
