@@ -57,7 +57,14 @@ def trained(folder: str, out: str, latent: int, batch: int, steps: int) -> None:
     from midsentence.text.corpus import Corpus
 
     settings = config.compose(
-        "ptb", None, ["head.gradient_words=0", f"latent={latent}", "training.epochs=1000"]
+        "ptb",
+        None,
+        [
+            "head.gradient_words=0",
+            "head.sampled_words=0",
+            f"latent={latent}",
+            "training.epochs=1000",
+        ],
     )
     settings.training.max_steps = steps
     settings.training.batch_sentences, settings.training.batch_tokens = batch, 1 << 20

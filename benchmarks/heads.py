@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also torch.compile")
     asked = parser.parse_args()
     torch.manual_seed(0)
-    head = Head(asked.hidden, nn.Embedding(asked.vocab, asked.hidden))
+    head = Head(asked.hidden, nn.Embedding(asked.vocab, asked.hidden), sampled_words=0)
     hidden = (torch.randn(asked.positions, asked.hidden) * 0.5).requires_grad_()
     targets = torch.randint(FIRST, asked.vocab, (asked.positions,))
     wanted = [hidden, head.table, head.bias]

@@ -28,7 +28,7 @@ def trained(
     recipe: str, corpus: Corpus, out: Path, seed: int, steps: int, setting: str
 ) -> tuple[TextVAE, float]:
     """The model, and the seconds that it took."""
-    own = ["head.gradient_words=0", setting, f"training.max_steps={steps}"]
+    own = ["head.gradient_words=0", "head.sampled_words=0", setting, f"training.max_steps={steps}"]
     settings = config.compose(recipe, None, own)
     settings.seed = seed
     out.mkdir()

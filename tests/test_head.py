@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from midsentence.errors import UserError
+from midsentence.parts import head as head_module
 from midsentence.parts import log_softmax as module
 from midsentence.parts.head import BagOfWords, Head, Writer
 
@@ -150,6 +151,17 @@ def test_a_sampled_normaliser_is_right_in_its_mean(monkeypatch, tied):
     assert off.abs().max() < 4.5
     assert head.log_prob(hidden[:0], targets[:0]).shape == (0,)
     assert torch.allclose(head.eval().log_prob(hidden, targets), exact, atol=1e-12)
+
+
+def test_by_itself_a_training_step_on_a_cpu_looks_at_some_words(monkeypatch):
+    monkeypatch.setattr(head_module, "SAMPLED", 9)
+    head = make(False, precision="float32").double()
+    hidden, targets, _ = inputs(torch.float64)
+    exact = plain(head, hidden, targets)
+    assert not torch.allclose(head.log_prob(hidden, targets), exact, atol=1e-3)
+    assert torch.allclose(head.eval().log_prob(hidden, targets), exact, atol=1e-12)
+    asked = [make(False, sampled_words=n).drawn for n in (0, 5)]
+    assert [*asked, make(False, gradient_words=7).drawn, head.to("meta").drawn] == [0, 5, 7, 0]
 
 
 @pytest.mark.parametrize("chunk", [3 * 9, 1 << 22])

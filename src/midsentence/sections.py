@@ -39,7 +39,7 @@ class HeadSettings(Section):
     bias: bool = True
     label_smoothing: float = 0.0
     gradient_words: int = 0
-    sampled_words: int = 0
+    sampled_words: int | None = None
 
 
 def _label(name: str) -> str:

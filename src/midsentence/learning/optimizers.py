@@ -58,7 +58,7 @@ def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int) -> Non
         return id(table) in plain and LARGE * reached < len(table)
 
     head = vae.head
-    sampled = 0 if head.label_smoothing else head.sampled_words or head.gradient_words
+    sampled = 0 if head.label_smoothing else head.drawn
     head.gives_rows = sampled > 0 and worth(head.table, words + sampled)
     for part in vae.modules():
         if isinstance(part, nn.Embedding):

@@ -29,9 +29,9 @@ class Head(nn.Module):
     each time where there are more; 0: all do. Values are exact either way, and the gradient's mean
     (`parts.log_softmax`); it spares most of two of the head's three products.
     sampled_words: so many words are all that a training step's normaliser is made of (sampled
-    softmax), drawn anew each time where there are more; 0: it is made of all. Spares most of all
-    three products. What is reported while training is then an estimate, a little too high; what is
-    validated, evaluated and written is exact.
+    softmax), drawn anew each time where there are more; 0: it is made of all; by itself SAMPLED on
+    a CPU, all on an accelerator. Spares most of all three products. What is reported while training
+    is then an estimate, a little too high; what is validated, evaluated and written is exact.
     precision: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the processor multiplies it
     natively).
     """
@@ -49,7 +49,7 @@ class Head(nn.Module):
         precision: str = "auto",
         label_smoothing: float = 0.0,
         gradient_words: int = 0,
-        sampled_words: int = 0,
+        sampled_words: int | None = None,
     ):
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -57,7 +57,7 @@ class Head(nn.Module):
         if precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"precision = {precision!r}: use auto, float32 or bfloat16")
         for name, count in ("gradient_words", gradient_words), ("sampled_words", sampled_words):
-            if count < 0:
+            if count is not None and count < 0:
                 raise UserError(f"head.{name} is a number of words; 0 is all of them")
         if gradient_words and sampled_words:
             raise UserError(
@@ -81,8 +81,8 @@ class Head(nn.Module):
         hidden = self.mapped(hidden)
         found: Tensor = TargetLogProb.apply(
             hidden, self.table, self.bias, targets - FIRST, self.products(),
-            (self.gradient_words or self.sampled_words) if self.training else 0,
-            self.sampled_words > 0, self.gives_rows, torch.is_grad_enabled(),
+            self.drawn if self.training else 0, self.gradient_words == 0, self.gives_rows,
+            torch.is_grad_enabled(),
         )  # fmt: skip
         if self.training and self.label_smoothing:
             # The normaliser is the same for every word: only the logits are mixed.
@@ -90,6 +90,16 @@ class Head(nn.Module):
             own = (hidden * self.table[targets]).sum(1) + self.bias[targets - FIRST]
             found = found + self.label_smoothing * (mean - own)
         return found
+
+    @property
+    def drawn(self) -> int:
+        """Words that a training step looks at for its gradient, and but for `gradient_words` for
+        its value; 0: all."""
+        if self.gradient_words:
+            return self.gradient_words
+        if self.sampled_words is not None:
+            return self.sampled_words
+        return SAMPLED if self.bias.device.type == "cpu" else 0
 
     def log_prob_together(
         self, hidden: Float[Tensor, "P K H"], targets: Int[Tensor, "P"], words: Words
@@ -180,6 +190,9 @@ class Writer:
         rows = self.table[words] @ self.mapped(hidden)[:, :, None]
         return rows[..., 0] + self.bias[words]
 
+
+SAMPLED = 1024
+"""Words that a training step on a CPU looks at, where nobody says how many."""
 
 FEW = 512
 """Rows of bf16 logits made at once, so that they stay in the cache."""
