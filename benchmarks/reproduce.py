@@ -8,6 +8,7 @@ interrupted is resumed.
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def run(row: Row, seed: int, asked: argparse.Namespace) -> dict[str, Any] | None
         "epochs": last["epoch"],
         "minutes": last["seconds"] / 60,
         "commands": [
-            " ".join(["midsentence", *words])
+            shlex.join(["midsentence", *words])
             for words in (
                 command(row, seed, "PTB", f"runs/{row.name}", asked.set),
                 measure(f"runs/{row.name}", *how),
