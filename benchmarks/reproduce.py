@@ -93,7 +93,7 @@ def measure(out: str, samples: int, words: int) -> list[str]:
 
 def run(row: Row, seed: int, asked: argparse.Namespace) -> dict[str, Any] | None:
     """Train and measure; None where training was stopped. Raises CalledProcessError."""
-    folder = asked.runs / f"{row.name}-{seed}"
+    folder = asked.runs / ",".join([f"{row.name}-{seed}", *asked.set])
     if not (folder / "evaluation.json").exists():
         words = command(row, seed, str(asked.data), str(folder), asked.set)
         if any((folder / "checkpoints").glob("step-*")):
@@ -111,6 +111,7 @@ def run(row: Row, seed: int, asked: argparse.Namespace) -> dict[str, Any] | None
     return {
         "row": row.name,
         "seed": seed,
+        "set": asked.set,
         "published": row.published,
         **{key: found[key] for key in MEASURED},
         "epochs": last["epoch"],
@@ -139,11 +140,11 @@ def page(held: list[dict[str, Any]]) -> str:
         "| | PPL | NLL | -ELBO | KL | MI | active units | seeds | epochs | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in ROWS.items():
-        runs = [r for r in held if r["row"] == name]
-        if not runs:
-            continue
-        cells = [row.title]
+    kinds = [(name, extra) for name in ROWS for extra in sorted(extras(held, name))]
+    for name, extra in kinds:
+        row = ROWS[name]
+        runs = [r for r in held if r["row"] == name and tuple(r.get("set", ())) == extra]
+        cells = [", ".join([row.title, *(f"`{setting}`" for setting in extra)])]
         for key, form in (("ppl", ".2f"), ("nll", ".2f"), ("elbo", ".2f"), ("kl", ".2f"),
                           ("mi", ".2f"), ("active_units", ".0f")):  # fmt: skip
             cells.append(cell(row, runs, key, form))
@@ -152,10 +153,15 @@ def page(held: list[dict[str, Any]]) -> str:
         out.append(f"| {' | '.join(cells)} |")
     out += ["", f"A row within {CLOSE} PPL of its published figure is one that is reproduced.", ""]
     out += ["## Commands", ""]
-    for name in ROWS:
-        for r in [r for r in held if r["row"] == name][:1]:
-            out += [f"    {text}" for text in r["commands"]]
+    for name, extra in kinds:
+        first = next(r for r in held if r["row"] == name and tuple(r.get("set", ())) == extra)
+        out += [f"    {text}" for text in first.get("commands") or [first["command"]]]
     return "\n".join(out) + "\n"
+
+
+def extras(held: list[dict[str, Any]], name: str) -> set[tuple[str, ...]]:
+    """The settings beside the published ones that a row was trained with."""
+    return {tuple(r.get("set", ())) for r in held if r["row"] == name}
 
 
 def cell(row: Row, runs: list[dict[str, Any]], key: str, form: str) -> str:
@@ -208,7 +214,8 @@ def main() -> None:
     held = json.loads(path.read_text("utf-8")) if path.exists() else []
     for name in asked.rows or ROWS:
         for seed in asked.seeds:
-            if any(r["row"] == name and r["seed"] == seed for r in held):
+            known = [r for r in held if r["row"] == name and r["seed"] == seed]
+            if any(r.get("set", []) == asked.set for r in known):
                 continue
             found = run(ROWS[name], seed, asked)
             if found is None:

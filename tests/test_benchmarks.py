@@ -343,3 +343,8 @@ def test_a_reproduced_table_has_the_published_figure_beside_ours():
     assert ours[3:7] == ["101.50 (102.41)", "6.00 (6.54)", "5.00 (5.31)", "31 (32)"]
     assert ours[7] == "2"
     assert "    train lm\n    evaluate lm\n" in text
+    other = held("lm", 0, 99.0) | {"set": ["a.b=1"], "commands": ["train lm with it"]}
+    both = reproduce.page([held("lm", 0, 100.0), other])
+    assert "| LSTM language model (He et al. 2019), `a.b=1` | 99.00 ± 2.48 (100.47) |" in both
+    assert "| LSTM language model (He et al. 2019) | 100.00" in both
+    assert "    train lm with it\n" in both

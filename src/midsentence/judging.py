@@ -80,7 +80,8 @@ def language_model(
     # An epoch is a step at least, so that steps are the budget; looked at eight times on the way.
     budget = {"max_steps": steps, "epochs": steps, "patience": 0, "validations": 0.001}
     budget["threads"] = torch.get_num_threads()
-    settings = [f"seed={seed}", *(f"training.{k}={v}" for k, v in budget.items())]
+    settings = [f"training.{k}={v}" for k, v in budget.items()]
+    settings += [f"seed={seed}", "head.sampled_words=0"]  # the same judge on every device
     asked = config.compose("lm", None, settings)
     if trainer.train(asked, Corpus(folder, tokenizer, *stores), folder).ended == "interrupted":
         raise KeyboardInterrupt  # training took it for its own

@@ -16,6 +16,7 @@ from .evaluation import evaluate_store, keep_evaluation
 from .learning import trainer
 from .learning.trainer import Listener
 from .opening import verify_early
+from .parts.head import usual_words
 from .reporting import describe, write_report
 from .sections import LONGEST_LABEL
 from .text.corpus import Corpus, prepare
@@ -163,6 +164,8 @@ def _begin(
     )
     if processes.together() and config.training.parts is None:
         config.training.parts = processes.count()  # so that fewer can go on with the same numbers
+    if config.head.sampled_words is None and not config.head.gradient_words:  # or a GPU
+        config.head.sampled_words = usual_words(assembly.pick_device(config.training.device))
     config.labels.shares = label_shares(data) if config.labels.condition else {}
     clean(out)
     write_whole(out / "config.toml", config.save)

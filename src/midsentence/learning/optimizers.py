@@ -40,10 +40,11 @@ LARGE = 4
 """A table is passed over as a whole unless it has so many times the rows that a batch reaches."""
 
 
-def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int) -> None:
+def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int, parts: int = 1) -> None:
     """Large tables of words get gradients of the rows that a batch of so many words reaches.
 
     Where nothing else moves: under plain SGD without decay. AdamW's moments move every row.
+    parts: of a batch; the head draws its words anew for each.
     """
     plain = {
         id(p)
@@ -58,8 +59,8 @@ def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int) -> Non
         return id(table) in plain and LARGE * reached < len(table)
 
     head = vae.head
-    sampled = 0 if head.label_smoothing else head.drawn
-    head.gives_rows = sampled > 0 and worth(head.table, words + sampled)
+    sampled = 0 if head.label_smoothing or vae.twice else head.drawn  # these reach every row
+    head.gives_rows = sampled > 0 and worth(head.table, words + parts * sampled)
     for part in vae.modules():
         if isinstance(part, nn.Embedding):
             alone = part.weight is not head.table

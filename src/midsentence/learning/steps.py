@@ -74,8 +74,8 @@ class Steps:
         """So many batches an epoch: how many words one has decides how gradients are kept."""
         whole = self.device.type != "cpu" or processes.count() > 1 or self.config.training.compile
         if not whole:
-            words = int(self.store.lengths.sum()) // per_epoch
-            few_rows(self.vae, self.optimizer.each, words)
+            words = self.objective.samples * int(self.store.lengths.sum()) // per_epoch
+            few_rows(self.vae, self.optimizer.each, words, self.parts)
 
     def step(
         self, number: int, batches: Batches, index: int, rates: list[float], beta: float,

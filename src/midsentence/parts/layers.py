@@ -21,7 +21,7 @@ def dropout(x: Float[Tensor, "*N"], p: float) -> Float[Tensor, "*N"]:
     zeros = round(p * (1 << 16))
     if x.device.type != "cpu" or not 0 < zeros < 1 << 16 or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     noise = draws.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)
     kept = noise[: x.numel()].view(x.shape) >= zeros - (1 << 15)
     return x * kept.to(x.dtype).mul_(1 / (1 - zeros / (1 << 16)))

@@ -98,7 +98,7 @@ class TargetLogProb(torch.autograd.Function):
         w, rest = words[:, : table.shape[1]], -grad / total
         scaled, row = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
-        d_rows = hidden.new_empty(FIRST + len(w), table.shape[1])
+        d_rows = table.new_empty(FIRST + len(w), table.shape[1])
         d_rows[:FIRST] = 0
         d_words = d_rows[FIRST:]
         d_bias = hidden.new_zeros(len(w))
