@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from midsentence import TextVAE, UserError, assembly, evaluation, opening, pipeline
+from midsentence import TextVAE, UserError, assembly, config, evaluation, opening, pipeline
 from midsentence.config import recipes
 from midsentence.learning import checkpoint, optimizers, steps, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
 from midsentence.learning.procedures import Aggressive
+from midsentence.parts.head import usual_words
 from midsentence.parts.layers import Block
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
@@ -60,6 +61,8 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     assert records(out, "train")[-1]["step"] == 150
     assert {"elbo", "kl", "beta", "words_per_second"} <= set(records(out, "train")[0])
     assert len(model.sample(3)) == 3
+    held = config.load(out / "config.toml").head.sampled_words  # whatever it is gone on with on
+    assert held == usual_words(model.vae.device)
     opening.verify(out, assembly.FILES)
 
 
