@@ -24,12 +24,12 @@ test: set-up
 test-offline: set-up
 	unshare -rn $(BIN)/python tests/loopback.py $(BIN)/python -m pytest -n auto --dist worksteal
 
-# Fifty kills of trainings that go on, 2,000 flipped bits, trouble at every call to the disk.
+# Fifty kills of trainings that go on, 2,000 flipped bits, trouble at every call to the disk, four processes.
 torture: set-up
 	$(BIN)/python tests/torture.py
 	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py \
 		tests/test_faults.py tests/test_full_disk.py tests/test_hard_corpora.py \
-		tests/test_not_finite.py
+		tests/test_not_finite.py tests/test_processes.py tests/test_training.py
 
 check: set-up
 	$(BIN)/ruff check .

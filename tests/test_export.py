@@ -188,10 +188,8 @@ LATENTS, LONGEST = 100, 20
 INJECTIONS = [
     ("lstm", ["state", "input", "add", "skip"]),
     ("lstm", ["state"]),
-    ("gru", ["state"]),
     ("gru", ["input", "add", "skip"]),
-    ("transformer", ["state"]),
-    ("transformer", ["input", "skip"]),
+    ("transformer", ["state", "input", "skip"]),
     ("transformer", ["add", "memory"]),
 ]
 

@@ -45,7 +45,7 @@ def alone(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train_all(corpus, folder, CASES)
+    train_all(corpus, folder, CASES if "TORTURE" in os.environ else LONG)
     torch.set_num_threads(threads)
     return folder
 
@@ -115,7 +115,10 @@ BRIEF = ("plain, briefly", "in pieces, briefly")
 LONG = tuple(name for name in CASES if name not in BRIEF)
 
 
-@pytest.mark.parametrize(("count", "names"), [(2, LONG), (4, BRIEF)])
+LASTING = pytest.mark.skipif("TORTURE" not in os.environ, reason="make torture")
+
+
+@pytest.mark.parametrize(("count", "names"), [(2, LONG), pytest.param(4, BRIEF, marks=LASTING)])
 def test_the_same_training_by_one_process_and_by_several(corpus, alone, tmp_path, count, names):
     ended(together(count, HERE / "several.py", corpus, tmp_path, 0, "afresh", *names))
     for name in names:
@@ -264,6 +267,7 @@ def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_pa
     assert len(complaints) == 1 and "--resume" in complaints[0], said
 
 
+@LASTING
 def test_under_torchrun_one_killed_while_a_model_is_evaluated(much, alone):
     """torchrun ends the other one before it can notice."""
     long = ("evaluate", alone / "plain", much, "--samples", 2_500)

@@ -31,7 +31,7 @@ def bound_of(x, posterior, prior, objective, samples):
     return objective(Pass(x, q, p, z, log_qz, p.log_prob(z), log_px))
 
 
-def fitted(x, posterior, prior, objective, samples, steps=700):
+def fitted(x, posterior, prior, objective, samples, steps=500):
     """The objective's value on x after training on it, and its standard error; nats."""
     learned = nn.ModuleList([posterior, prior])
     optimizer = torch.optim.Adam(learned.parameters(), lr=0.02)

@@ -426,6 +426,7 @@ for kind in ("lstm", "transformer"):
 """
 
 
+@pytest.mark.skipif("TORTURE" not in os.environ, reason="half a minute: make torture")
 def test_a_compiled_decoder_has_the_same_gradients():
     # By itself: the shape checks of this suite are not made to be traced.
     subprocess.run([sys.executable, "-c", COMPILED], check=True)
