@@ -2,6 +2,7 @@
 write PyTorch's text."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -192,6 +193,12 @@ INJECTIONS = [
     ("transformer", ["state", "input", "skip"]),
     ("transformer", ["add", "memory"]),
 ]
+if "TORTURE" in os.environ:
+    INJECTIONS += [
+        ("gru", ["state"]),
+        ("transformer", ["state"]),
+        ("transformer", ["input", "skip"]),
+    ]
 
 
 @pytest.fixture(scope="module")
