@@ -357,6 +357,30 @@ def test_embedding_dropout_is_the_table_without_some_words(decoder):
 
 
 @pytest.mark.parametrize("decoder", ["lstm", "gru"])
+def test_a_locked_dropout_is_one_for_all_words_between_layers_too(decoder):
+    vae = tiny(decoder=decoder, writing={"layers": 2, "dropout": 0.5, "locked_dropout": True})
+    decoder, z = vae.decoder.train(), torch.randn(4, 3, dtype=torch.float64)
+    tokens, net, start = torch.randint(2, 9, (4, 6)), decoder.net, decoder.start(z)
+    alone = [
+        type(net)(size, decoder.width, batch_first=True).double()
+        for size in (decoder.input.width, decoder.width)
+    ]
+    for layer, one in enumerate(alone):
+        for name, weight in one.named_parameters():
+            weight.data = net.get_parameter(name[:-1] + str(layer)).data
+    torch.manual_seed(1)
+    hidden, state = decoder.step(tokens, start)
+    torch.manual_seed(1)
+    x = decoder.input(tokens, z)
+    for layer, one in enumerate(alone):
+        begun = [start[name][None, :, layer] for name in ("h", "c") if name in start]
+        x, _ = one(x, tuple(begun) if len(begun) > 1 else begun[0])
+        torch.testing.assert_close(state["h"][:, layer], x[:, -1])
+        x = x * dropout(torch.ones(4, 1, decoder.width, dtype=torch.float64), 0.5)
+    torch.testing.assert_close(hidden, x)
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_weight_drop_is_the_net_with_fewer_recurrent_weights(decoder, layers):
     vae = tiny(decoder=decoder, writing={"weight_drop": 0.5, "layers": layers}).train()

@@ -57,9 +57,11 @@ def test_words_of_many_rows_are_drawn_as_each_row_alone(monkeypatch):
 INJECTIONS = [["state"], ["input"], ["add"], ["skip"], ["state", "input", "add", "skip"]]
 
 
+@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("inject", INJECTIONS)
-def test_an_lstm_reads_the_words_of_many_latents_once(inject, monkeypatch):
-    decoder = tiny(writing={"inject": inject, "dropout": 0.3, "word_dropout": 0.2}).decoder.eval()
+def test_an_lstm_reads_the_words_of_many_latents_once(inject, layers, monkeypatch):
+    dropped = {"dropout": 0.3, "word_dropout": 0.2, "weight_drop": 0.2}
+    decoder = tiny(writing={"inject": inject, "layers": layers, **dropped}).decoder.eval()
     tokens, z = torch.randint(2, 9, (3, 6)), torch.randn(4, 3, 3, dtype=torch.double)
     calls = []
     plainly = decoders.lstm_together
@@ -79,7 +81,7 @@ def test_an_lstm_reads_the_words_of_many_latents_once(inject, monkeypatch):
 
 def test_other_decoders_read_them_each():
     z = torch.randn(4, 3, 3, dtype=torch.double)
-    for vae in (tiny(decoder="gru"), tiny(decoder="transformer"), tiny(writing={"layers": 2})):
+    for vae in (tiny(decoder="gru"), tiny(decoder="transformer")):
         tokens, decoder = torch.randint(2, 9, (3, 6)), vae.decoder.eval()
         with torch.no_grad():
             found = decoder.together(tokens, z).view(4, 3, 6, -1)

@@ -126,7 +126,8 @@ class RecurrentDecoder(Decoder):
     h0. ``skip``: h_t + U z before the vocabulary (Dieng et al. 2019, "Avoiding Latent Variable
     Collapse with Generative Skip Models"). weight_drop: the part of the weights from state to state
     that a training step does without, the same ones at every word (Merity et al. 2018,
-    "Regularizing and Optimizing LSTM Language Models", section 2).
+    "Regularizing and Optimizing LSTM Language Models", section 2). dropout: before, between and
+    after the layers.
     """
 
     many = 4096  # its state does not grow with the sentence
@@ -187,33 +188,48 @@ class RecurrentDecoder(Decoder):
     def together(
         self, tokens: Int[Tensor, "B T"], z: Float[Tensor, "K B D"]
     ) -> Float[Tensor, "N T H"]:
-        # Deeper nets and GRUs have no such short cut here; cuDNN's and oneDNN's bf16 need none.
+        # GRUs have no such short cut here; cuDNN's and oneDNN's bf16 need none.
         net, kind = self.net, z.device.type
         plain = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(kind)
-        if plain or kind != "cpu" or not isinstance(net, nn.LSTM) or self.layers > 1 or len(z) == 1:
+        if plain or kind != "cpu" or not isinstance(net, nn.LSTM) or len(z) == 1:
             return super().together(tokens, z)
         every = z.flatten(0, 1)
         state = self.start(every)
         words, latents = self.input(tokens, torch.zeros_like(z[0])), self.input.of_latent(z)
         hidden = lstm_together(net, words, latents, state["h"][:, 0], state["c"][:, 0])
+        for layer in range(1, self.layers):
+            begun = [state[name][None, :, layer].contiguous() for name in "hc"]
+            hidden = self._layer(layer, hidden, begun)[0]
         return hidden if self.skip is None else hidden + self.skip(every)[:, None]
 
     def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        """The net over x, in training with some of its recurrent weights at 0."""
-        net = self.net
-        if not (self.training and self.weight_drop):
+        """The net over x; layer by layer where it has no dropout of its own that does the same."""
+        net, locked = self.net, self.dropout.locked and self.layers > 1
+        if not (self.training and (self.weight_drop or locked)):
             read: tuple[Tensor, Any] = net(x, carried)
             return read
+        states = carried if isinstance(net, nn.LSTM) else (carried,)
+        ends = []
+        for layer in range(self.layers):
+            x = self.dropout(x) if layer else x
+            x, *end = self._layer(layer, x, [s[layer, None] for s in states])
+            ends.append(end)
+        after = [torch.cat(layers) for layers in zip(*ends, strict=True)]
+        return x, after if len(after) > 1 else after[0]
+
+    def _layer(self, layer: int, x: Tensor, start: list[Tensor]) -> tuple[Tensor, ...]:
+        """One layer over x, in training with some of its recurrent weights at 0."""
+        drop = self.weight_drop if self.training else 0.0
         weights = [
-            dropout(weight, self.weight_drop) if name.startswith("weight_hh") else weight
-            for name, weight in net.named_parameters()
+            dropout(weight, drop) if drop and name.startswith("weight_hh") else weight
+            for name, weight in self.net.named_parameters()
+            if name.endswith(f"_l{layer}")
         ]
-        # The net's own forward, which takes no other weights than the net's.
-        run: Any = torch.lstm if isinstance(net, nn.LSTM) else torch.gru
-        hidden, *after = run(
-            x, carried, weights, True, net.num_layers, net.dropout, True, False, True
-        )
-        return hidden, after if len(after) > 1 else after[0]
+        # The net's own forward, which takes no other weights than all of the net's.
+        lstm = isinstance(self.net, nn.LSTM)
+        run: Any = partial(torch.lstm, x, start) if lstm else partial(torch.gru, x, start[0])
+        found: tuple[Tensor, ...] = run(weights, True, 1, 0.0, self.training, False, True)
+        return found
 
 
 class TransformerDecoder(Decoder):
