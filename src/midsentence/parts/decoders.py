@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..text.tokenizer import BOS, UNK
 from .layers import Block, Dropout, check_heads, dropout, positions, word_embedding
+from .lstm import one_layer, wrong
 from .together import lstm_together
 
 State = dict[str, Tensor]
@@ -199,37 +200,33 @@ class RecurrentDecoder(Decoder):
         hidden = lstm_together(net, words, latents, state["h"][:, 0], state["c"][:, 0])
         for layer in range(1, self.layers):
             begun = [state[name][None, :, layer].contiguous() for name in "hc"]
-            hidden = self._layer(layer, hidden, begun)[0]
+            hidden = one_layer(hidden, begun, self._weights(layer))[0]
         return hidden if self.skip is None else hidden + self.skip(every)[:, None]
 
     def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        """The net over x; layer by layer where it has no dropout of its own that does the same."""
-        net, locked = self.net, self.dropout.locked and self.layers > 1
-        if not (self.training and (self.weight_drop or locked)):
+        """The net over x: by its own forward, or layer by layer where that would not do."""
+        net, states = self.net, carried if isinstance(self.net, nn.LSTM) else (carried,)
+        locked = self.dropout.locked and self.layers > 1
+        alone = self.training and (self.weight_drop > 0 or locked)
+        if not alone and not wrong(net, x):
             read: tuple[Tensor, Any] = net(x, carried)
             return read
-        states = carried if isinstance(net, nn.LSTM) else (carried,)
         ends = []
         for layer in range(self.layers):
             x = self.dropout(x) if layer else x
-            x, *end = self._layer(layer, x, [s[layer, None] for s in states])
+            x, *end = one_layer(x, [s[layer, None] for s in states], self._weights(layer))
             ends.append(end)
         after = [torch.cat(layers) for layers in zip(*ends, strict=True)]
         return x, after if len(after) > 1 else after[0]
 
-    def _layer(self, layer: int, x: Tensor, start: list[Tensor]) -> tuple[Tensor, ...]:
-        """One layer over x, in training with some of its recurrent weights at 0."""
+    def _weights(self, layer: int) -> list[Tensor]:
+        """A layer's; in training some of those from state to state are 0."""
         drop = self.weight_drop if self.training else 0.0
-        weights = [
+        return [
             dropout(weight, drop) if drop and name.startswith("weight_hh") else weight
             for name, weight in self.net.named_parameters()
             if name.endswith(f"_l{layer}")
         ]
-        # The net's own forward, which takes no other weights than all of the net's.
-        lstm = isinstance(self.net, nn.LSTM)
-        run: Any = partial(torch.lstm, x, start) if lstm else partial(torch.gru, x, start[0])
-        found: tuple[Tensor, ...] = run(weights, True, 1, 0.0, self.training, False, True)
-        return found
 
 
 class TransformerDecoder(Decoder):

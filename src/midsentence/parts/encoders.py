@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..text.batches import Batch
 from .layers import Block, Dropout, Pooling, check_heads, positions, reverse, word_embedding
+from .lstm import read
 
 
 class RecurrentEncoder(nn.Module):
@@ -49,11 +50,11 @@ class RecurrentEncoder(nn.Module):
         x, mask, lengths = self.embedding(batch.targets), batch.mask, batch.lengths
         for layer, net in enumerate(self.forwards):
             x = self.dropout(x)
-            ahead, _ = net(x)
+            ahead = read(net, x)
             if not self.backwards:
                 x = ahead
                 continue
-            back, _ = self.backwards[layer](reverse(x, lengths))
+            back = read(self.backwards[layer], reverse(x, lengths))
             x = torch.cat([ahead, reverse(back, lengths)], -1)
         if self.pool_back is None:
             return self.pool(x, mask)
