@@ -188,6 +188,8 @@ def test_head_gets_its_lines_and_nobody_complains(home):
         ("train text.txt --out x --set encoder.hiden=3", 1, "Did you mean 'hidden'?"),
         ("train builtin:gramar --out x", 1, "there are: "),
         ("train binary.txt --out x", 1, "binary.txt:2: not UTF-8"),
+        ("train text.txt --out caf\udce9", 1, "the name 'caf?' is not UTF-8: rename it"),
+        ("train text.txt caf\udce9.txt --out x", 1, "'caf?.txt' is not UTF-8"),
         ("interpolate run a b --path curved", 1, "not one of linear, spherical"),
         ("compare .", 1, "has no evaluation yet"),
         ("decode run bad.jsonl", 1, "bad.jsonl:1: expected"),

@@ -139,6 +139,7 @@ def _begin(
     listener: Listener = lambda event, record: None,
 ) -> tuple[Config, Corpus]:
     config = configuration.compose(recipe, file, list(settings))
+    _spelled(out, *([corpus] if isinstance(corpus, str) else corpus), valid, test)
     if (out / "config.toml").exists():
         raise UserError(f"{out} already holds a run: choose another --out, or add --resume")
     held = [f.name for f in out.iterdir()] if out.is_dir() else []
@@ -170,6 +171,16 @@ def _begin(
     clean(out)
     write_whole(out / "config.toml", config.save)
     return config, data
+
+
+def _spelled(*names: Path | str | None) -> None:
+    """Raises UserError for a file name that is no text: what is saved could not say it."""
+    for name in map(str, filter(None, names)):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = name.encode(errors="replace").decode()
+            raise UserError(f"the name {shown!r} is not UTF-8: rename it") from None
 
 
 def label_shares(data: Corpus) -> dict[str, float]:
