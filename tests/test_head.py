@@ -78,6 +78,24 @@ def test_bfloat16_products_stay_close_and_sums_are_wide(tied):
         assert (a - b).norm() < 0.02 * b.norm()
 
 
+@pytest.mark.parametrize("words", [{}, {"gradient_words": 9}, {"sampled_words": 9}])
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_that_fill_up_change_nothing(monkeypatch, tied, words):
+    """Of more rows than there are, the same draws, values and gradients."""
+    monkeypatch.setattr(module, "CHUNK", 5 * V)
+    head = make(tied, precision="bfloat16", **words).train()
+    hidden, targets, weight = inputs(torch.float32)
+    found = []
+    for even in 1, 16:
+        monkeypatch.setattr(module, "EVEN", even)
+        torch.manual_seed(3)
+        value = head.log_prob(hidden, targets)
+        found.append([value, *gradients(head, hidden, value, weight)])
+    for plainly, filled in zip(*found, strict=True):
+        assert filled.shape == plainly.shape
+        torch.testing.assert_close(filled, plainly, rtol=1e-3, atol=1e-3)
+
+
 def test_without_a_gradient_no_more_logits_are_held_than_a_chunk(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4 * V)
     held, plainly = [], module._logits
@@ -91,12 +109,13 @@ def test_without_a_gradient_no_more_logits_are_held_than_a_chunk(monkeypatch):
     head = make(True, precision="bfloat16")
     hidden, targets, _ = inputs(torch.float32)
     found = head.log_prob(hidden, targets)
-    assert held == [M]  # kept for the gradient
+    even = M + -M % module.EVEN
+    assert held == [even]  # kept for the gradient
     held.clear()
     with torch.no_grad():
         assert torch.allclose(head.log_prob(hidden, targets), found, atol=1e-6)
     assert max(held) <= 4
-    assert sum(held) == M
+    assert sum(held) == even
 
 
 @pytest.mark.parametrize(("tied", "chunk"), [(False, M * V // 3), (True, 1 << 22)])

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from .word_samples import draw_words
 
@@ -22,6 +23,10 @@ CHUNK = 1 << 23
 
 FAR = 1e30
 """The odds against a target beyond which its own logit is no good shift for its row."""
+
+EVEN = 64
+"""Rows are filled up to a multiple of so many where oneDNN multiplies bf16: for a number of rows
+that it has not met it makes a program first, which takes longer than the product."""
 
 BLOCK = 128
 """Words whose sum or maximum is taken first, before that of all words."""
@@ -79,22 +84,28 @@ class TargetLogProb(torch.autograd.Function):
             chosen, place, words = _sample(mass, sampled, table, bias, target, kind)
         else:
             words = _words(table[FIRST:], bias, kind)
+        spare = -len(hidden) % EVEN if kind == torch.bfloat16 and hidden.device.type == "cpu" else 0
+        hidden, own = pad(hidden, (0, 0, 0, spare)), pad(own, (0, spare))
+        place = pad(place, (0, spare), value=-1)
         small = kind == torch.bfloat16 or _rows(hidden, words) == len(hidden)
         keep = learns and small and not late
-        shift, others, mass, kept = _sums(hidden, own, words, place, keep=keep, weigh=late)
+        weigh = len(target) if late else 0
+        shift, others, mass, kept = _sums(hidden, own, words, place, keep=keep, weigh=weigh)
         total = others + (own - shift).exp()
         if late:
             chosen, place, words = _sample(mass, sampled, table, bias, target, kind)
+            place = pad(place, (0, spare), value=-1)
         ctx.rows = rows and chosen is not None
         ctx.save_for_backward(
             hidden, table, target, words, shift, others, total, chosen, place, *kept
         )
-        return (own - shift - total.log()).clamp_max(0)
+        return (own - shift - total.log())[: len(target)].clamp_max(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, table, target, words, shift, others, total, chosen, place, *kept = ctx.saved_tensors
+        grad = pad(grad, (0, len(total) - len(grad)))  # what fills the rows up has none
         w, rest = words[:, : table.shape[1]], -grad / total
         scaled, row = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
@@ -117,9 +128,10 @@ class TargetLogProb(torch.autograd.Function):
             d_hidden[rows] = (e @ w).to(hidden.dtype)
         if chosen is not None:
             d_bias = d_bias.new_zeros(len(table) - FIRST).index_put_((chosen,), d_bias)
-        at_target = grad * others / total
-        d_hidden = d_hidden * rest[:, None] + table[target + FIRST] * at_target[:, None]
-        reached = hidden * at_target[:, None]
+        real = slice(len(target))
+        at_target = (grad * others / total)[real]
+        d_hidden = d_hidden[real] * rest[real, None] + table[target + FIRST] * at_target[:, None]
+        reached = hidden[real] * at_target[:, None]
         if chosen is None:
             d_table = d_rows.index_add_(0, target + FIRST, reached)
         else:
@@ -137,10 +149,10 @@ def _spread(values: Tensor, rows: Tensor, table: Tensor, sparse: bool) -> Tensor
 
 
 def _sums(
-    hidden: Tensor, own: Tensor, words: Tensor, target: Tensor, *, keep: bool, weigh: bool
+    hidden: Tensor, own: Tensor, words: Tensor, target: Tensor, *, keep: bool, weigh: int
 ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"], Float[Tensor, "W"], list[Tensor]]:
-    """The rows' shifts; their sums over the other words; with `weigh`, the probability of every
-    word, summed over the rows whose target it is not; with `keep`, the exponentials."""
+    """The rows' shifts; their sums over the other words; the probability of every word, summed over
+    those of the first `weigh` rows whose target it is not; with `keep`, the exponentials."""
     shift, others, kept = own.clone(), torch.empty_like(own), []
     room = None if keep else _room(hidden, words)
     mass = own.new_zeros(len(words))
@@ -153,6 +165,7 @@ def _sums(
             others[rows] = _row_sums(e)
         if weigh:
             part = 1 / (others[rows] + (own[rows] - shift[rows]).exp())
+            part[max(0, weigh - rows.start) :] = 0
             mass += (part[None].to(words.dtype) @ e)[0]
         if keep:
             kept.append(e)
