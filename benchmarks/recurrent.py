@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from midsentence.parts.lstm import Lstm, wrong
+from midsentence.parts.lstm import Lstm, gradient_is_wrong
 
 
 def forms(net: nn.LSTM, start: list[Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -59,7 +59,7 @@ def main() -> None:
         exact, *others = slope.values()
         apart = [float((other - exact).norm() / exact.norm()) for other in others]
         with torch.autocast("cpu", torch.bfloat16):
-            taken = "ours" if wrong(net, x) else "torch's"
+            taken = "ours" if gradient_is_wrong(net, x) else "torch's"
         times = [f"{1000 * statistics.median(each):.1f}" for each in seconds.values()]
         print(f"| {hidden:,} | {' | '.join(times)} | {apart[0]:.4f} | {apart[1]:.4f} | {taken} |")
 

@@ -172,6 +172,23 @@ def test_a_sampled_normaliser_is_right_in_its_mean(monkeypatch, tied):
     assert torch.allclose(head.eval().log_prob(hidden, targets), exact, atol=1e-12)
 
 
+def test_the_rows_that_say_which_words_have_mass_are_of_all_places(monkeypatch):
+    """A batch of sentences of 16 words, whose first words are all alike."""
+    seen = []
+    softmax = torch.Tensor.softmax
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda x, d: seen.append(x) or softmax(x, d))
+    sentences, length = module.PILOT, 16
+    place = torch.arange(length).repeat(sentences)
+    hidden = nn.functional.one_hot(place, length).float().requires_grad_()
+    head = Head(length, nn.Embedding(V, length), precision="float32", sampled_words=9)
+    with torch.no_grad():
+        head.table.copy_(torch.arange(V * length).view(V, length))
+    head.log_prob(hidden, torch.full((len(place),), 5))
+    (pilot,) = seen
+    counts = pilot[:, 0].unique(return_counts=True)[1]
+    assert len(pilot) == module.PILOT and len(counts) >= length / 2 and counts.max() <= 16
+
+
 def test_by_itself_a_training_step_on_a_cpu_looks_at_some_words(monkeypatch):
     monkeypatch.setattr(head_module, "SAMPLED", 9)
     head = make(False, precision="float32").double()
@@ -228,7 +245,7 @@ def test_a_sample_as_large_as_the_vocabulary_is_the_exact_head():
 
 
 def test_words_are_drawn_by_one_of_two_settings():
-    with pytest.raises(UserError, match="gradient_words to 0"):
+    with pytest.raises(UserError, match="gradient_words or it to 0"):
         make(False, gradient_words=5, sampled_words=5)
     with pytest.raises(UserError, match="sampled_words is a number"):
         make(False, sampled_words=-1)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from midsentence import TextVAE, UserError, evaluation, pipeline
+from midsentence import TextVAE, UserError, config, evaluation, pipeline
 from midsentence.learning import checkpoint, records
 from midsentence.opening import FORMAT
 from old_runs import HERE, said
@@ -38,6 +38,8 @@ def test_it_goes_on(version, tmp_path):
     assert pipeline.train("text.txt", folder, settings=asked, resume=True) is not None
     assert checkpoint.latest(folder / "checkpoints")[1]["position"]["step"] == 8
     assert (folder / "report.html").exists()
+    # Nothing sampled words when it was begun, so nothing does now.
+    assert config.load(folder / "config.toml").head.sampled_words == 0
 
 
 def test_a_newer_one_is_refused_by_its_version(tmp_path):

@@ -411,9 +411,10 @@ from midsentence.parts.decoders import DECODERS
 plain = torch.compile
 torch.compile = lambda f, **settings: plain(f, backend="aot_eager", **settings)
 torch.manual_seed(0)
-for kind in ("lstm", "transformer"):
-    decoder = DECODERS[kind](11, 3, hidden=8)
-    compiled = DECODERS[kind](11, 3, hidden=8)
+layered = {"layers": 2, "locked_dropout": True, "dropout": 1e-9}  # layer by layer, nothing dropped
+for kind, settings in ("lstm", {}), ("lstm", layered), ("gru", layered), ("transformer", {}):
+    decoder = DECODERS[kind](11, 3, hidden=8, **settings)
+    compiled = DECODERS[kind](11, 3, hidden=8, **settings)
     compiled.load_state_dict(decoder.state_dict())
     compile_in_place(compiled, sys.exit)
     for length in (3, 5):

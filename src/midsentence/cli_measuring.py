@@ -51,7 +51,10 @@ def evaluate(
     ] = False,
     judge: Annotated[
         Path | None,
-        typer.Option(help="A run of --recipe lm: --quality then has its perplexities too."),
+        typer.Option(
+            help="A run of --recipe lm, the same one for all that is compared: "
+            "--quality then has its perplexities too."
+        ),
     ] = None,
 ) -> None:
     """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units.

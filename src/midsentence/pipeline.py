@@ -165,8 +165,9 @@ def _begin(
     )
     if processes.together() and config.training.parts is None:
         config.training.parts = processes.count()  # so that fewer can go on with the same numbers
-    if config.head.sampled_words is None and not config.head.gradient_words:  # or a GPU
-        config.head.sampled_words = usual_words(assembly.pick_device(config.training.device))
+    if config.head.sampled_words is None:
+        usual = usual_words(assembly.pick_device(config.training.device))
+        config.head.sampled_words = 0 if config.head.gradient_words else usual
     config.labels.shares = label_shares(data) if config.labels.condition else {}
     clean(out)
     write_whole(out / "config.toml", config.save)
@@ -226,6 +227,8 @@ def _resume(
     if recipe and recipe != config.recipe:
         raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
     changed = configuration.override(config, list(settings))
+    if changed.head.sampled_words is None:
+        changed.head.sampled_words = 0  # it is older than the setting
     for option, given, held in (
         ("--config", file, None),
         ("--valid", valid, config.corpus.valid),

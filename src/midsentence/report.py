@@ -222,13 +222,15 @@ class Report:
             return [Line(label, style, held[known], ys[known])] if known.any() else []
 
         nats, check = "nats per sentence", "validation"
+        words = self.settings.get("head", {}).get("sampled_words")
+        guess = f" Training's, by {words:,} words at most, is a little too low." if words else ""
         lower = "Lower is better."
         quality = [
             plot("Bound, −ELBO" if latent else "NLL", nats,
-                 [*train("elbo", -1), *valid("elbo", check, -1)], note=lower, settle=True),
+                 [*train("elbo", -1), *valid("elbo", check, -1)], note=lower + guess, settle=True),
             plot("Reconstruction", nats,
                  [*train("log_px", -1), *valid("log_px", check, -1)],
-                 note="−log p(x|z): the bound without its KL.", settle=True)
+                 note="−log p(x|z): the bound without its KL." + guess, settle=True)
             if latent else None,
             plot("Perplexity, at most" if latent else "Perplexity", "per token",
                  valid("ppl_bound", check), note=lower, settle=True),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..text.tokenizer import BOS, UNK
 from .layers import Block, Dropout, check_heads, dropout, positions, word_embedding
-from .lstm import one_layer, wrong
+from .lstm import gradient_is_wrong, one_layer
 from .together import lstm_together
 
 State = dict[str, Tensor]
@@ -206,9 +206,9 @@ class RecurrentDecoder(Decoder):
     def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
         """The net over x: by its own forward, or layer by layer where that would not do."""
         net, states = self.net, carried if isinstance(self.net, nn.LSTM) else (carried,)
-        locked = self.dropout.locked and self.layers > 1
-        alone = self.training and (self.weight_drop > 0 or locked)
-        if not alone and not wrong(net, x):
+        locked = self.dropout.locked and self.dropout.p > 0 and self.layers > 1
+        layerwise = self.training and (self.weight_drop > 0 or locked)
+        if not layerwise and not gradient_is_wrong(net, x):
             read: tuple[Tensor, Any] = net(x, carried)
             return read
         ends = []

@@ -62,7 +62,7 @@ class Head(nn.Module):
                 raise UserError(f"head.{name} is a number of words; 0 is all of them")
         if gradient_words and sampled_words:
             raise UserError(
-                "head.sampled_words has its own gradient: set head.gradient_words to 0 beside it"
+                "head.sampled_words has its own gradient: set head.gradient_words or it to 0"
             )
         vocab, width = embedding.weight.shape
         self.tied, self.precision, self.label_smoothing = tied, precision, label_smoothing

@@ -177,8 +177,12 @@ def _pilot_mass(
 ) -> Float[Tensor, "W"]:
     """The mass of every word as some of the rows have it, and each target's one.
 
-    So few rows are not worth a table with columns beside it: in fp32 none is copied."""
-    some = slice(None, None, -(-len(hidden) // PILOT))
+    One row is drawn from each of so many equal parts: at equal distances they might all be the
+    first words of their sentences. So few are not worth a table with columns beside it: in fp32
+    none is copied."""
+    count = min(PILOT, len(hidden))
+    place = torch.arange(count, device=hidden.device) + torch.rand(count, device=hidden.device)
+    some = (place * (len(hidden) / count)).long().clamp_max(len(hidden) - 1)
     p = (hidden[some].to(kind) @ table.to(kind).t() + bias).softmax(1)
     mass = p.scatter_(1, target[some, None], 0).sum(0) * (len(hidden) / len(p))
     return mass.index_add_(0, target, mass.new_ones(len(target)))

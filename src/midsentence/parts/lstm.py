@@ -17,13 +17,14 @@ WRONG = 0.1
 
 def read(net: Any, x: Float[Tensor, "N T X"]) -> Float[Tensor, "N T H"]:
     """Hidden states of an `nn.LSTM` or `nn.GRU` of one layer over x."""
-    if not wrong(net, x):
+    if not gradient_is_wrong(net, x):
         hidden: Tensor = net(x)[0]
         return hidden
     nothing = x.new_zeros(1, len(x), net.hidden_size)
     return one_layer(x, [nothing, nothing], list(net.parameters()))[0]
 
 
+@torch.compiler.disable  # which would unroll it, for each length anew
 def one_layer(
     x: Float[Tensor, "N T X"],
     start: Sequence[Float[Tensor, "1 N H"]],
@@ -41,14 +42,14 @@ def _torch_layer(x: Tensor, start: Sequence[Tensor], weights: Sequence[Tensor]) 
     return run(weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
 
 
-@torch.compiler.disable  # which would unroll its loop, for each length anew
 def _own_layer(x: Tensor, start: Sequence[Tensor], weights: Sequence[Tensor]) -> Any:
     h, c = (s[0] for s in start)
     hidden, h, c = Lstm.apply(x, h, c, *weights, torch.bfloat16)
     return hidden, h[None], c[None]
 
 
-def wrong(net: nn.Module, x: Tensor) -> bool:
+@torch.compiler.disable  # which would answer for a net of its own
+def gradient_is_wrong(net: nn.Module, x: Tensor) -> bool:
     """Would torch's own forward of `net` over x lead to a wrong gradient?
 
     oneDNN 3.12, which torch 2.13 has, computes one for LSTMs in bf16 on processors with AMX, of
@@ -60,12 +61,11 @@ def wrong(net: nn.Module, x: Tensor) -> bool:
 def _wrong(x: Tensor, into: Tensor, back: Tensor) -> bool:
     bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     bf16 = bf16 and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return bf16 and torch.is_grad_enabled() and _found_wrong(into.shape[1], back.shape[1])
+    return bf16 and torch.is_grad_enabled() and _measured_wrong(into.shape[1], back.shape[1])
 
 
-@torch.compiler.assume_constant_result
 @lru_cache
-def _found_wrong(width: int, hidden: int) -> bool:
+def _measured_wrong(width: int, hidden: int) -> bool:
     """Measured once, on two words: no version or processor has to be named, now or later."""
     draw = torch.Generator().manual_seed(0)
     sizes = (2, 2, width), (4 * hidden, width), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,)
@@ -87,7 +87,7 @@ def _slope(x: Tensor, start: list[Tensor], weights: list[Tensor]) -> Tensor:
 
 class Lstm(torch.autograd.Function):
     """An LSTM layer (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000), its
-    large products made in `kind`; cells and sums over gates' slopes stay as exact as x is.
+    large products made in `kind`; gates, cells and their slopes are as exact as the weights.
 
     x: (N, T, X), h and c: (N, H). What all words are read by is one product, as are the gradients
     of the weights.
@@ -103,18 +103,20 @@ class Lstm(torch.autograd.Function):
         into, back = into.to(kind), back.to(kind)
         gates = torch.addmm((bias_in + bias_back).to(kind), read, into.t())
         gates = gates.view(words, rows, 4 * size)
-        cells = c.new_empty(words + 1, rows, size)
+        exact = bias_in.dtype  # start and words may come in `kind`
+        cells = c.new_empty(words + 1, rows, size, dtype=exact)
         hidden = c.new_empty(words + 1, rows, size, dtype=kind)
         cells[0], hidden[0] = c, h
         for t in range(words):
-            now = gates[t].addmm_(hidden[t], back.t())
+            now = gates[t].addmm_(hidden[t], back.t()).to(exact)
             new = tanh(now[:, 2 * size : 3 * size])
             now.sigmoid_()[:, 2 * size : 3 * size] = new
-            take, forget, new, out = now.to(c.dtype).chunk(4, 1)  # in torch's order
+            gates[t] = now
+            take, forget, new, out = now.chunk(4, 1)  # in torch's order
             torch.mul(cells[t], forget, out=cells[t + 1]).addcmul_(take, new)
             hidden[t + 1] = out * tanh(cells[t + 1])
         ctx.save_for_backward(read, gates, cells, hidden, into, back)
-        ctx.exact = x.dtype
+        ctx.read = x.dtype
         return hidden[1:].transpose(0, 1), hidden[-1], cells[-1]
 
     @staticmethod
@@ -122,9 +124,10 @@ class Lstm(torch.autograd.Function):
     def backward(ctx: Any, dhidden: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
         read, gates, cells, hidden, into, back = ctx.saved_tensors
         words, rows, size = hidden[1:].shape
-        slopes, dh, dc = torch.empty_like(gates), dh.to(dc.dtype), dc.clone()
+        exact = cells.dtype
+        slopes, dh, dc = torch.empty_like(gates), dh.to(exact), dc.to(exact, copy=True)
         for t in reversed(range(words)):
-            gate = gates[t].to(dc.dtype)
+            gate = gates[t].to(exact)
             take, forget, new, out = gate.chunk(4, 1)
             seen = tanh(cells[t + 1])
             dh = dh + dhidden[:, t]
@@ -133,9 +136,9 @@ class Lstm(torch.autograd.Function):
             by[:, 2 * size : 3 * size] = 1 - new * new
             slopes[t] = by.mul_(torch.cat([dc * new, dc * cells[t], dc * take, dh * seen], 1))
             dc.mul_(forget)
-            dh = (slopes[t] @ back).to(dc.dtype)
+            dh = (slopes[t] @ back).to(exact)
         flat = slopes.flatten(0, 1)
-        dx = (flat @ into).view(words, rows, -1).transpose(0, 1).to(ctx.exact)
+        dx = (flat @ into).view(words, rows, -1).transpose(0, 1).to(ctx.read)
         dinto, dback = flat.t() @ read, flat.t() @ hidden[:-1].flatten(0, 1)
-        dbias = flat.sum(0, dtype=dc.dtype)
-        return dx, dh, dc, dinto.to(dc.dtype), dback.to(dc.dtype), dbias, dbias, None
+        dbias = flat.sum(0, dtype=exact)
+        return dx, dh, dc, dinto.to(exact), dback.to(exact), dbias, dbias, None
