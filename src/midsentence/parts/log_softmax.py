@@ -85,8 +85,7 @@ class TargetLogProb(torch.autograd.Function):
         else:
             words = _words(table[FIRST:], bias, kind)
         spare = -len(hidden) % EVEN if kind == torch.bfloat16 and hidden.device.type == "cpu" else 0
-        hidden, own = pad(hidden, (0, 0, 0, spare)), pad(own, (0, spare))
-        place = pad(place, (0, spare), value=-1)
+        hidden, own, place = _filled(hidden, spare), _filled(own, spare), _filled(place, spare, -1)
         small = kind == torch.bfloat16 or _rows(hidden, words) == len(hidden)
         keep = learns and small and not late
         weigh = len(target) if late else 0
@@ -94,7 +93,7 @@ class TargetLogProb(torch.autograd.Function):
         total = others + (own - shift).exp()
         if late:
             chosen, place, words = _sample(mass, sampled, table, bias, target, kind)
-            place = pad(place, (0, spare), value=-1)
+            place = _filled(place, spare, -1)
         ctx.rows = rows and chosen is not None
         ctx.save_for_backward(
             hidden, table, target, words, shift, others, total, chosen, place, *kept
@@ -105,7 +104,7 @@ class TargetLogProb(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, table, target, words, shift, others, total, chosen, place, *kept = ctx.saved_tensors
-        grad = pad(grad, (0, len(total) - len(grad)))  # what fills the rows up has none
+        grad = _filled(grad, len(total) - len(grad))  # what fills the rows up has none
         w, rest = words[:, : table.shape[1]], -grad / total
         scaled, row = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
@@ -139,6 +138,11 @@ class TargetLogProb(torch.autograd.Function):
             d_table = _spread(torch.cat([d_words, reached]), places, table, ctx.rows)
         d_bias.index_add_(0, target, at_target)
         return d_hidden, d_table, d_bias, None, None, None, None, None, None
+
+
+def _filled(x: Tensor, spare: int, value: int = 0) -> Tensor:
+    """With so many more rows. Padding by nothing would copy what there is."""
+    return pad(x, (0, 0) * (x.ndim - 1) + (0, spare), value=value) if spare else x
 
 
 def _spread(values: Tensor, rows: Tensor, table: Tensor, sparse: bool) -> Tensor:

@@ -32,7 +32,7 @@ def one_layer(
 ) -> tuple[Tensor, ...]:
     """Hidden states (N, T, H) of an LSTM that starts from (h, c), or of a GRU from (h,); its end,
     (1, N, H) each. weights: into the gates, from state to gates, and both biases."""
-    own = len(start) == 2 and _wrong(x, *weights[:2])
+    own = len(start) == 2 and _wrong(x, weights[0].shape[1], weights[1].shape[1])
     found: tuple[Tensor, ...] = (_own_layer if own else _torch_layer)(x, start, weights)
     return found
 
@@ -55,13 +55,13 @@ def gradient_is_wrong(net: nn.Module, x: Tensor) -> bool:
     oneDNN 3.12, which torch 2.13 has, computes one for LSTMs in bf16 on processors with AMX, of
     1,024 units or more: that of what the layer reads has a relative error of 1.
     """
-    return isinstance(net, nn.LSTM) and _wrong(x, *net.all_weights[0][:2])
+    return isinstance(net, nn.LSTM) and _wrong(x, net.input_size, net.hidden_size)
 
 
-def _wrong(x: Tensor, into: Tensor, back: Tensor) -> bool:
+def _wrong(x: Tensor, width: int, hidden: int) -> bool:
     bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     bf16 = bf16 and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return bf16 and torch.is_grad_enabled() and _measured_wrong(into.shape[1], back.shape[1])
+    return bf16 and torch.is_grad_enabled() and _measured_wrong(width, hidden)
 
 
 @lru_cache
