@@ -187,10 +187,10 @@ def test_an_empty_folder_may_be_filled(run, tmp_path):
 
 LATENTS, LONGEST = 100, 20
 INJECTIONS = [
-    ("lstm", ["state", "input", "add", "skip"]),
+    ("lstm", ["state", "input", "add", "gate", "skip"]),
     ("lstm", ["state"]),
     ("gru", ["input", "add", "skip"]),
-    ("transformer", ["state", "input", "skip"]),
+    ("transformer", ["state", "input", "gate", "skip"]),
     ("transformer", ["add", "memory"]),
 ]
 if "TORTURE" in os.environ:

@@ -8,21 +8,23 @@ import torch
 from safetensors.torch import save_file
 
 from midsentence import vae as vae_module
+from midsentence.assembly import assemble
+from midsentence.config import resolve
 from midsentence.errors import UserError
 from midsentence.learning.objectives import Elbo
 from midsentence.learning.optimizers import OPTIMIZERS
 from midsentence.learning.schedules import schedule
 from midsentence.parts.decoders import DECODERS
+from midsentence.parts.injection import WAYS
 from midsentence.parts.layers import Pooling, dropout
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 from midsentence.text.batches import Batch, collate
 from midsentence.text.tokenizer import EOS, PAD, UNK
 from midsentence.weights import build, tensors_of
-from tiny import PAIRINGS, REAL_ENCODERS, batch, language_model, tiny
+from tiny import PAIRINGS, REAL_ENCODERS, SMALL, VOCAB, batch, language_model, tiny
 
-RECURRENT = ("state", "input", "add", "skip")
-WAYS_IN = {"lstm": RECURRENT, "gru": RECURRENT, "transformer": (*RECURRENT, "memory")}
+WAYS_IN = {"lstm": WAYS, "gru": WAYS, "transformer": (*WAYS, "memory")}
 INJECTED = [(d, [way]) for d in DECODERS for way in WAYS_IN[d]]
 INJECTED += [(d, list(WAYS_IN[d])) for d in DECODERS]
 
@@ -156,6 +158,21 @@ def test_z_changes_what_is_written(decoder, inject):
     z = torch.randn(2, 4, 3, dtype=torch.float64)
     first, second = vae.log_px(batch(), z)
     assert (first - second).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_gate_and_skip_are_a_product_and_a_sum(decoder):
+    """FiLM: what leaves is h (1 + G z) + U z, and nothing but h where training begins."""
+    inject, z = ["state", "gate", "skip"], torch.randn(4, 3, dtype=torch.float64)
+    found = tiny(decoder=decoder, writing={"inject": inject}).decoder
+    hidden = found(batch().inputs, z)
+    g, u = ((way.weight @ z[:, :, None]).mT for way in (found.gate, found.skip))
+    found.gate, found.skip = None, None
+    plain = found(batch().inputs, z)
+    assert torch.allclose(hidden, plain * (1 + g) + u, atol=1e-12)
+    settings = {"kind": decoder, **SMALL[decoder], "inject": inject}
+    new = assemble(resolve({"latent": 3, "decoder": settings}), VOCAB)
+    assert not new.decoder.gate.weight.any() and new.decoder.skip.weight.all()
 
 
 @pytest.mark.parametrize(("posterior", "prior"), DENSITIES)

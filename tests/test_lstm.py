@@ -128,6 +128,22 @@ def test_here_the_gradient_is_right_at_any_size(hidden):
         assert (ours - theirs).norm() < 0.03 * theirs.norm()
 
 
+@has_bf16
+@pytest.mark.parametrize("width", [256, 288])
+def test_here_it_is_right_for_a_decoder_that_z_begins(width):
+    """256 units that read 256 numbers of a word, with z or without."""
+    net, x, start = example(width, 256, 16, 12, torch.float32)
+
+    def read(net, x, start):
+        return lstm.one_layer(x, [s[None] for s in start], list(net.parameters()))
+
+    right = gradients(net, x, start, read)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(net, x, start, read)
+    for ours, exact in zip(found, right, strict=True):
+        assert (ours - exact).norm() < 0.03 * exact.norm()
+
+
 def test_looking_for_it_takes_no_random_numbers(afresh, monkeypatch):
     monkeypatch.setattr(torch, "lstm", blind)
     torch.manual_seed(3)

@@ -13,6 +13,7 @@ from midsentence.measuring import likelihood
 from midsentence.measuring.likelihood import evaluate, importance_weighted
 from midsentence.parts import decoders, together, word_samples
 from midsentence.parts.head import Head
+from midsentence.parts.injection import WAYS
 from midsentence.parts.word_samples import Words, draw_words
 from midsentence.vae import VAE
 from test_cli import LINES, SMALL, call
@@ -54,7 +55,7 @@ def test_words_of_many_rows_are_drawn_as_each_row_alone(monkeypatch):
         assert torch.allclose(weights[row], alone[1])
 
 
-INJECTIONS = [["state"], ["input"], ["add"], ["skip"], ["state", "input", "add", "skip"]]
+INJECTIONS = [["state"], ["input"], ["add"], ["gate"], ["skip"], list(WAYS)]
 
 
 @pytest.mark.parametrize("layers", [1, 3])

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..text.tokenizer import BOS, UNK
-from .layers import Block, Dropout, check_heads, dropout, positions, word_embedding
+from .injection import WAYS, LatentInput, LatentOutput, check_injection
+from .layers import Block, Dropout, check_heads, dropout, positions
 from .lstm import gradient_is_wrong, one_layer
 from .together import lstm_together
 
@@ -24,60 +24,7 @@ def select(state: State, rows: Tensor) -> State:
     return {name: value[rows] for name, value in state.items()}
 
 
-class LatentInput(nn.Module):
-    """Word embeddings with z mixed in, and the dropouts of the input side.
-
-    - ``input``: [e_t ; z] at every step (Bowman et al. 2016; He et al. 2019).
-    - ``add``: e_t + W z at every step (Optimus, Li et al. 2020).
-
-    Word dropout replaces words by ``<unk>``, so that the decoder needs z (Bowman et al. 2016).
-    Embedding dropout takes away whole words of the vocabulary, wherever they stand in a batch: a
-    row of the table is missing, the others grow by as much (Gal & Ghahramani 2016, "A Theoretically
-    Grounded Application of Dropout in Recurrent Neural Networks", section 4.2).
-    """
-
-    def __init__(
-        self,
-        vocab: int,
-        embedding: int,
-        latent: int,
-        inject: list[str],
-        dropout: Dropout,
-        word_dropout: float = 0.0,
-        embedding_dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.embedding = word_embedding(vocab, embedding)
-        self.add = nn.Linear(latent, embedding, bias=False) if "add" in inject else None
-        self.concatenate = "input" in inject
-        self.scale = 1.0
-        self.dropout, self.word_dropout = dropout, word_dropout
-        self.embedding_dropout = embedding_dropout
-        self.width = embedding + (latent if self.concatenate else 0)
-
-    def forward(self, tokens: Int[Tensor, "N T"], z: Float[Tensor, "N D"]) -> Tensor:
-        if self.training and self.word_dropout:
-            hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
-            tokens = tokens.masked_fill(hidden & (tokens != BOS), UNK)
-        x = self.embedding(tokens) * self.scale
-        if self.training and self.embedding_dropout:
-            every = x.new_ones(self.embedding.num_embeddings, 1)
-            x = x * dropout(every, self.embedding_dropout)[tokens]
-        if self.add is not None:
-            x = x + self.add(z)[:, None]
-        x = self.dropout(x)
-        if self.concatenate:
-            x = torch.cat([x, z[:, None].expand(-1, x.shape[1], -1)], -1)
-        return x
-
-    def of_latent(self, z: Float[Tensor, "*N D"]) -> Float[Tensor, "*N X"]:
-        """What z adds to every position, where nothing is dropped."""
-        shape = (*z.shape[:-1], self.embedding.embedding_dim)
-        added = z.new_zeros(shape) if self.add is None else self.add(z)
-        return torch.cat([added, z], -1) if self.concatenate else added
-
-
-class Decoder(nn.Module):
+class Decoder(LatentOutput):
     """What every decoder is: `start` from z, then `step` over any number of words.
 
     Teacher forcing (`forward`) is one long step; writing is many short ones; a law test holds the
@@ -110,25 +57,13 @@ class Decoder(nn.Module):
         return found
 
 
-def check_injection(inject: list[str], latent: int, allowed: tuple[str, ...]) -> list[str]:
-    """The ways in which z enters, none when there is no z. Raises UserError for unknown ones."""
-    for name in inject:
-        if name not in allowed:
-            raise UserError(f"inject = {name!r} is not possible here: use {', '.join(allowed)}")
-    if latent and not inject:
-        raise UserError("inject = [] would hide z from the decoder: name at least one way in")
-    return list(inject) if latent else []
-
-
 class RecurrentDecoder(Decoder):
     """LSTM or GRU language model that z conditions (Bowman et al. 2016).
 
     ``state``: the published form, c0 = W z and h0 = tanh(c0) (He et al. 2019); a GRU starts from
-    h0. ``skip``: h_t + U z before the vocabulary (Dieng et al. 2019, "Avoiding Latent Variable
-    Collapse with Generative Skip Models"). weight_drop: the part of the weights from state to state
-    that a training step does without, the same ones at every word (Merity et al. 2018,
-    "Regularizing and Optimizing LSTM Language Models", section 2). dropout: before, between and
-    after the layers.
+    h0. weight_drop: the part of the weights from state to state that a training step does without,
+    the same ones at every word (Merity et al. 2018, "Regularizing and Optimizing LSTM Language
+    Models", section 2). dropout: before, between and after the layers.
     """
 
     many = 4096  # its state does not grow with the sentence
@@ -150,7 +85,7 @@ class RecurrentDecoder(Decoder):
         weight_drop: float = 0.0,
     ):
         super().__init__()
-        inject = check_injection(inject, latent, ("state", "input", "add", "skip"))
+        inject = check_injection(inject, latent, WAYS)
         self.dropout = Dropout(dropout, locked_dropout)
         self.input = LatentInput(
             vocab, embedding, latent, inject, self.dropout, word_dropout, embedding_dropout
@@ -160,7 +95,7 @@ class RecurrentDecoder(Decoder):
         )
         first = layers * hidden
         self.first = nn.Linear(latent, first, bias=False) if "state" in inject else None
-        self.skip = nn.Linear(latent, hidden, bias=False) if "skip" in inject else None
+        self.ways_out(inject, latent, hidden)
         self.width, self.layers = hidden, layers
         self.weight_drop = weight_drop
 
@@ -181,9 +116,7 @@ class RecurrentDecoder(Decoder):
         carried: Any = (now["h"], now["c"]) if "c" in now else now["h"]
         hidden, carried = self._read(x, carried)
         after = dict(zip(now, carried if "c" in now else [carried], strict=True))
-        hidden = self.dropout(hidden)
-        if self.skip is not None:
-            hidden = hidden + self.skip(z)[:, None]
+        hidden = self.leave(self.dropout(hidden), z)
         return hidden, {"z": z} | {k: v.transpose(0, 1) for k, v in after.items()}
 
     def together(
@@ -201,7 +134,7 @@ class RecurrentDecoder(Decoder):
         for layer in range(1, self.layers):
             begun = [state[name][None, :, layer].contiguous() for name in "hc"]
             hidden = one_layer(hidden, begun, self._weights(layer))[0]
-        return hidden if self.skip is None else hidden + self.skip(every)[:, None]
+        return self.leave(hidden, every)
 
     def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
         """The net over x: by its own forward, or layer by layer where that would not do."""
@@ -235,7 +168,6 @@ class TransformerDecoder(Decoder):
     ``memory``: z becomes `memory` extra keys and values that every layer may look at
     (Optimus, Li et al. 2020, section 3.2). ``state``: W z is added to ``<s>`` alone, the nearest
     thing to an initial state. ``input`` concatenates and projects back to the layers' width.
-    ``skip`` as in the recurrent decoder.
     """
 
     def __init__(
@@ -254,7 +186,7 @@ class TransformerDecoder(Decoder):
     ):
         super().__init__()
         check_heads(hidden, heads)
-        inject = check_injection(inject, latent, ("state", "input", "add", "skip", "memory"))
+        inject = check_injection(inject, latent, (*WAYS, "memory"))
         if "memory" in inject and memory < 1:
             raise UserError("decoder.memory must be at least 1 where inject has 'memory'")
         self.prefix = (
@@ -269,7 +201,7 @@ class TransformerDecoder(Decoder):
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.dropout = Dropout(dropout)
-        self.skip = nn.Linear(latent, hidden, bias=False) if "skip" in inject else None
+        self.ways_out(inject, latent, hidden)
         self.width = hidden
         self.memory = memory if "memory" in inject else 0
 
@@ -302,9 +234,7 @@ class TransformerDecoder(Decoder):
         for layer, block in enumerate(self.blocks):
             x, kept = block(x, past[:, layer], mask)
             grown.append(kept)
-        x = self.dropout(self.norm(x))
-        if self.skip is not None:
-            x = x + self.skip(z)[:, None]
+        x = self.leave(self.dropout(self.norm(x)), z)
         return x, {"z": z, "past": torch.stack(grown, 1)}
 
 
