@@ -155,26 +155,29 @@ class Peer:
                 words, since = 0, now
         return {"rate": float(np.median(speeds[1:] or speeds))}
 
-    def load(self, path: str) -> dict[str, float]:
-        """Our weights under its names; the two biases it has not are given to it."""
-        from safetensors.torch import load_file
-
-        ours = load_file(path)
-        names = {
+    @staticmethod
+    def name(ours: str) -> str:
+        """Its name of one of our parameters."""
+        own = {
             "encoder.embedding.weight": "encoder.embed.weight",
             "posterior.project.weight": "encoder.linear.weight",
             "posterior.project.bias": "encoder.linear.bias",
             "decoder.input.embedding.weight": "decoder.embed.weight",
             "decoder.first.weight": "decoder.trans_linear.weight",
             "head.table": "decoder.pred_linear.weight",
+            "head.bias": "decoder.pred_linear.bias",
         }
-        for name, value in ours.items():
-            name = name.replace("encoder.forwards.0.", "encoder.lstm.")
-            name = name.replace("decoder.net.", "decoder.lstm.")
+        name = ours.replace("encoder.forwards.0.", "encoder.lstm.")
+        return own.get(ours, name.replace("decoder.net.", "decoder.lstm."))
+
+    def load(self, path: str) -> dict[str, float]:
+        """Our weights under its names; the two biases it has not are given to it."""
+        from safetensors.torch import load_file
+
+        for name, value in load_file(path).items():
             if name == "head.bias":
-                name = "decoder.pred_linear.bias"
                 value = torch.cat([torch.full((2,), -torch.inf), value])
-            owner, _, leaf = names.get(name, name).rpartition(".")
+            owner, _, leaf = self.name(name).rpartition(".")
             setattr(self.model.get_submodule(owner), leaf, torch.nn.Parameter(value))
         self.model.eval()
         return {}
