@@ -24,7 +24,7 @@ import rate_distortion
 import remedies_page
 from midsentence import config
 
-TIED = ("ptb",)
+TIED = ("ptb", "ptb-large")
 """Recipes made for one corpus."""
 
 MEASURED = ("elbo", "reconstruction", "kl", "mi", "mi_cap", "active_units", "latent", "tokens",
