@@ -1,5 +1,6 @@
 """Two processes equal one: the same gradient through DistributedDataParallel as without it."""
 
+import gc
 from functools import partial
 
 import torch
@@ -34,6 +35,8 @@ def one_of_two(rank, file, out):
     vae(half, 1, OBJECTIVE)["objective"].mean().backward()
     if rank == 0:
         torch.save(gradients(vae), out)
+    del vae
+    gc.collect()  # what outlives the group may wait for itself for ever, see processes.leave
     dist.destroy_process_group()
 
 

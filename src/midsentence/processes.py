@@ -4,6 +4,7 @@ All of them run the same program. What is costly is shared out, what comes of it
 only the first one writes files and speaks. Alone, every function here is the obvious one.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -78,6 +79,9 @@ def leave() -> None:
     global _words
     if dist.is_initialized():
         _words = None
+        # A DistributedDataParallel that outlives the group ends it, and waits for gloo's threads
+        # with Python's lock held, which one of them may be waiting for.
+        gc.collect()
         dist.destroy_process_group()
 
 
