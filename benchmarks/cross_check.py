@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributions import Normal, kl_divergence
 
 import lanes
 from midsentence import VAE, TextVAE, pipeline
 from midsentence.measuring.likelihood import importance_weighted
 from midsentence.measuring.survey import InMemory, survey
 from midsentence.text.batches import collate
+
+PRIOR = Normal(0.0, 1.0)
 
 
 def main() -> None:
@@ -110,7 +113,7 @@ def gradients_of_ours(
     vae.head.precision = precision
     vae.zero_grad()
     q = vae.infer(batch).base_dist
-    elbo = vae.log_px(batch, (q.mean + q.stddev * eps)[None])[0] - kl(q.mean, q.stddev).sum(1)
+    elbo = vae.log_px(batch, (q.mean + q.stddev * eps)[None])[0] - kl_divergence(q, PRIOR).sum(1)
     elbo.mean().neg().backward()
     named = {lanes.Peer.name(name): p.grad for name, p in vae.named_parameters()}
     return {name: grad for name, grad in named.items() if grad is not None}
@@ -124,12 +127,8 @@ def gradients_of_theirs(
     mean, logvar = peer.model.encode_stats(x)
     sd = (logvar / 2).exp()
     lost = peer.model.decoder.reconstruct_error(x, (mean + sd * eps)[:, None])[:, 0]
-    (lost + kl(mean, sd).sum(1)).mean().backward()
+    (lost + kl_divergence(Normal(mean, sd), PRIOR).sum(1)).mean().backward()
     return {name: p.grad for name, p in peer.model.named_parameters() if p.grad is not None}
-
-
-def kl(mean: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
-    return (mean.square() + sd.square() - 1) / 2 - sd.log()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Two processes equal one: the same gradient through DistributedDataParallel as without it."""
 
-import gc
 from functools import partial
 
 import torch
@@ -8,6 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
+from midsentence import processes
 from midsentence.learning.objectives import Elbo
 from midsentence.text.batches import Batch
 from tiny import batch, tiny
@@ -36,8 +36,7 @@ def one_of_two(rank, file, out):
     if rank == 0:
         torch.save(gradients(vae), out)
     del vae
-    gc.collect()  # what outlives the group may wait for itself for ever, see processes.leave
-    dist.destroy_process_group()
+    processes.leave()
 
 
 def test_two_processes_equal_one(tmp_path):
