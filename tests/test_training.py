@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -253,7 +252,6 @@ def test_resume_needs_the_same_run(corpus, tmp_path):
     ("asked", "message"),
     [
         ({"valid": "another.txt"}, "leave --valid out"),
-        ({"file": Path("another.toml")}, "leave --config out"),
         ({"settings": ["corpus.max_tokens=3"]}, r"leave corpus\.max_tokens out"),
         ({"settings": ["tokenizer.kind=char"]}, r"leave tokenizer\.kind out"),
     ],
@@ -263,6 +261,19 @@ def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
     run(corpus, tmp_path / "run", "training.max_steps=2")
     with pytest.raises(UserError, match=message):
         pipeline.train(corpus, tmp_path / "run", resume=True, **asked)
+
+
+def test_resume_takes_the_same_command(corpus, tmp_path):
+    """With the file that the run was begun with, but not with one that says something else."""
+    file = tmp_path / "mine.toml"
+    file.write_text("latent = 5\n[decoder]\nkind = 'lstm'\nhidden = 12\n")
+    begun = {"file": file, "settings": ["latent=6", "training.max_steps=2"]}
+    pipeline.train(corpus, tmp_path / "run", **begun)
+    pipeline.train(corpus, tmp_path / "run", **begun, resume=True)
+    with pytest.raises(UserError, match=r"other settings than .*mine\.toml has: leave --config"):
+        pipeline.train(corpus, tmp_path / "run", file=file, resume=True)
+    with pytest.raises(UserError, match="no such configuration"):
+        pipeline.train(corpus, tmp_path / "run", file=tmp_path / "none.toml", resume=True)
 
 
 def test_saved_and_loaded_gives_the_same_numbers(corpus, tmp_path):

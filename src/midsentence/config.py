@@ -87,18 +87,19 @@ def compose(
     if recipe:
         _merge(tree, read_recipe(recipe))
         tree["recipe"] = recipe
+    return _laid_over(tree, file, overrides or [])
+
+
+def override(config: Config, overrides: list[str], file: Path | None = None) -> Config:
+    """A complete configuration with a file and then some ``a.b=c`` over it. Raises UserError."""
+    return _laid_over(config.model_dump(exclude_none=True), file, overrides)
+
+
+def _laid_over(tree: dict[str, Any], file: Path | None, overrides: list[str]) -> Config:
     if file:
         if not file.is_file():
             raise UserError(f"{file}: no such configuration file")
         _merge(tree, parse_toml(read_text(file), str(file)))
-    for override in overrides or []:
-        _merge(tree, _override(override))
-    return resolve(tree)
-
-
-def override(config: Config, overrides: list[str]) -> Config:
-    """A complete configuration with some ``a.b=c`` laid over it. Raises UserError."""
-    tree = config.model_dump(exclude_none=True)
     for text in overrides:
         _merge(tree, _override(text))
     return resolve(tree)

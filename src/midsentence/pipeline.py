@@ -227,10 +227,14 @@ def _resume(
     if recipe and recipe != config.recipe:
         raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
     changed = configuration.override(config, list(settings))
+    if file and configuration.override(config, list(settings), file) != changed:
+        raise UserError(
+            f"{out} was begun with other settings than {file} has: leave --config out, "
+            "and say with --set what is to be different"
+        )
     if changed.head.sampled_words is None:
         changed.head.sampled_words = 0  # it is older than the setting
     for option, given, held in (
-        ("--config", file, None),
         ("--valid", valid, config.corpus.valid),
         ("--test", test, config.corpus.test),
     ):
