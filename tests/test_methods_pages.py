@@ -1,14 +1,12 @@
 """docs/: a page for every method, whose settings, names, files and commands exist."""
 
-import inspect
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from commands import check, commands
-from midsentence import config
+from midsentence import catalogue, config
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "midsentence"
@@ -24,17 +22,9 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 def known_settings():
     """Every name that --set takes, whatever the kinds."""
-    found = {name for name, field in config.Config.model_fields.items() if field.annotation}
-    for role, table in config.tables().items():
-        found.add(f"{role}.kind")
-        for maker in table.values():
-            maker = maker.func if isinstance(maker, partial) else maker
-            asked = inspect.signature(maker).parameters.values()
-            found |= {f"{role}.{p.name}" for p in asked if p.kind is p.KEYWORD_ONLY}
-    for name, field in config.Config.model_fields.items():
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, config.Section):
-            found |= {f"{name}.{key}" for key in field.annotation.model_fields}
-    return found
+    groups = catalogue.catalogue()
+    kinds = {f"{group.role}.kind" for group in groups if group.kinds}
+    return kinds | {setting.name for group in groups for setting in group.settings}
 
 
 def settings_in(text):

@@ -62,3 +62,9 @@ def test_scripts_can_be_run():
 def test_no_file_is_long():
     for path in (ROOT / "src").rglob("*.py"):
         assert len(path.read_text("utf-8").splitlines()) <= 330, path
+
+
+def test_the_version_to_cite_is_the_version():
+    said = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M)
+    assert said
+    assert said[1] == midsentence.__version__

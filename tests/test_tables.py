@@ -81,6 +81,30 @@ def test_lines_that_cannot_be_read_are_counted(home, tmp_path, how, said):
     assert f"1 lines could not be read and were {said}" in told.stderr
 
 
+def test_like_is_compared_with_like(tmp_path):
+    """A test table beside another run's quick one would be of other sentences."""
+
+    def run(name, **tables):
+        (tmp_path / name).mkdir()
+        held = {part.replace("_", ", "): {"sentences": n} for part, n in tables.items()}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(held))
+        return tmp_path / name
+
+    both, quick = run("both", quick=10, test=30, test_mog=30), run("quick", quick=10)
+    test, other, none = run("test", test=30), run("other", quick=11), run("none", valid=5)
+    found, notes = evaluation.side_by_side([both, test])
+    assert list(found) == [f"{both} (test)", f"{both} (test, mog)", f"{test} (test)"]
+    assert not notes
+    found, notes = evaluation.side_by_side([both, quick])
+    assert list(found) == [f"{both} (quick)", f"{quick} (quick)"]
+    assert notes == [f"not all have a test table: midsentence evaluate {quick}"]
+    assert "not the same text" in evaluation.side_by_side([quick, other])[1][0]
+    with pytest.raises(UserError, match=f"the same part: midsentence evaluate {none}"):
+        evaluation.side_by_side([test, none])
+    with pytest.raises(UserError, match=f"the same part: midsentence evaluate {quick}"):
+        evaluation.side_by_side([test, quick])
+
+
 def test_all_tables_of_a_part_are_compared(home, tmp_path):
     out = shutil.copytree(home / "run", tmp_path / "run")
     evaluation.keep_evaluation(out, "test, mog prior", {"nll": 1.0})

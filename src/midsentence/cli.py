@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from shlex import quote
@@ -133,6 +134,31 @@ def recipes(as_json: Json = False) -> None:
         return
     for name, tree in held.items():
         say(f"{name:12} {tree['about']}\n{'':12} {tree['cite']}")
+
+
+@app.command()
+def settings(
+    name: Annotated[str, typer.Argument(help="A section, a part, or one setting.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="As docs/settings.md.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What --set and a file of settings may say, with the defaults.
+
+    [bold]Examples[/bold]
+
+      midsentence settings training
+
+      midsentence settings decoder.kind=transformer
+
+      midsentence settings training.patience
+    """
+    from . import catalogue
+
+    groups = catalogue.about(name)
+    if as_json:
+        say(json.dumps([asdict(group) for group in groups]))
+    else:
+        say(catalogue.as_markdown(groups) if markdown else catalogue.as_text(groups))
 
 
 @app.command()

@@ -183,19 +183,13 @@ def compare(
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
 ) -> None:
-    """Runs side by side: the test table of `evaluate`, or the quick one made after training, and
-    the same under fitted priors."""
+    """Runs side by side: the test tables of `evaluate`, or the quick ones made after training where
+    not all have been evaluated, and the same under fitted priors."""
     from . import console, evaluation
 
-    columns = {}
-    for run in runs:
-        found = evaluation.evaluations(run)
-        if not found:
-            raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
-        parts = [name.partition(", ")[0] for name in found]
-        name = "test" if "test" in parts else parts[0]
-        for each in (n for n, part in zip(found, parts, strict=True) if part == name):
-            columns[f"{run} ({each})"] = found[each]
+    columns, notes = evaluation.side_by_side(runs)
+    for note in notes:
+        print(note, file=sys.stderr)
     if as_json:
         say(dumps(columns))
     elif markdown:

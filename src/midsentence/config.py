@@ -45,8 +45,10 @@ BIGGEST = 1e9
 class Config(Section):
     """Everything that fixes a model and its training; `config.toml` of a run holds it whole.
 
-    precision: of the large products, ``float32``, ``bfloat16`` or ``auto``: bfloat16 where the
-    processor multiplies it natively. Parameters, sums over words and densities are fp32 anyway.
+    recipe: what the rest began from; `--recipe` says it. seed: of the split, the weights, the order
+    and all noise. latent: D, the dimensions of z; 0 is a language model, for ``encoder.kind=none``.
+    precision: of the large products, ``float32``, ``bfloat16`` or ``auto``, which is bfloat16 where
+    the processor multiplies it natively. Parameters, sums over words and densities are fp32 anyway.
     """
 
     recipe: str = "default"
@@ -111,7 +113,7 @@ def resolve(tree: Mapping[str, Any]) -> Config:
     known = list(Config.model_fields)
     for key in tree:
         if key not in known:
-            raise UserError(f"there is no setting {key!r}.{_nearest(key, known)}")
+            raise UserError(f"there is no setting {key!r}.{nearest(key, known)}")
     for name, value in tree.items():
         section = Config.model_fields[name].annotation
         if not (inspect.isclass(section) and issubclass(section, Section)):
@@ -119,7 +121,7 @@ def resolve(tree: Mapping[str, Any]) -> Config:
         for key in value if isinstance(value, Mapping) else ():
             if key not in section.model_fields:
                 raise UserError(
-                    f"{name} has no setting {key!r}.{_nearest(key, list(section.model_fields))}"
+                    f"{name} has no setting {key!r}.{nearest(key, list(section.model_fields))}"
                 )
     try:
         config = Config.model_validate(dict(tree))
@@ -176,18 +178,13 @@ def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict
     if kind not in table and (role, kind) in AFTERWARDS:
         raise UserError(f"{role} {kind!r} cannot be trained with a model: {AFTERWARDS[role, kind]}")
     if kind not in table:
-        raise UserError(f"there is no {role} {kind!r}.{_nearest(kind, list(table))}")
-    maker = table[kind]
-    bound = maker.keywords if isinstance(maker, partial) else {}
-    signature = inspect.signature(maker.func if isinstance(maker, partial) else maker)
+        raise UserError(f"there is no {role} {kind!r}.{nearest(kind, list(table))}")
     fields: dict[str, Any] = {
-        p.name: (p.annotation, p.default)
-        for p in signature.parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.name not in bound
+        name: (p.annotation, p.default) for name, p in keywords(table[kind]).items()
     }
     for key in value:
         if key != "kind" and key not in fields:
-            hint = _nearest(key, list(fields))
+            hint = nearest(key, list(fields))
             raise UserError(f"{role} {kind!r} has no setting {key!r}.{hint}")
     schema = create_model("Settings", __config__=ConfigDict(extra="forbid"), **fields)
     try:
@@ -205,6 +202,14 @@ def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict
     return {"kind": kind, **settings}
 
 
+def keywords(maker: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The settings of a part: what its constructor takes by name alone, and is not bound."""
+    bound = maker.keywords if isinstance(maker, partial) else {}
+    signature = inspect.signature(maker.func if isinstance(maker, partial) else maker)
+    every = signature.parameters.values()
+    return {p.name: p for p in every if p.kind is p.KEYWORD_ONLY and p.name not in bound}
+
+
 def recipes() -> list[str]:
     """Names of the shipped recipes."""
     folder = resources.files(__package__) / "recipes"
@@ -214,7 +219,7 @@ def recipes() -> list[str]:
 def read_recipe(name: str) -> dict[str, Any]:
     """A shipped recipe as a tree, with its `about` and `cite`."""
     if name not in recipes():
-        raise UserError(f"there is no recipe {name!r}.{_nearest(name, recipes())}")
+        raise UserError(f"there is no recipe {name!r}.{nearest(name, recipes())}")
     text = (resources.files(__package__) / "recipes" / f"{name}.toml").read_text("utf-8")
     return parse_toml(text, f"recipe {name}")
 
@@ -255,6 +260,7 @@ def _first(error: ValidationError) -> str:
     return f"{place} = {given}: {first['msg'].lower()}"
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """What may have been meant, to go at the end of a message."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(known) or 'none'}."

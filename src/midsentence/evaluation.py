@@ -1,7 +1,7 @@
 """What is measured of a run: which sentences, by which estimator, and the tables that are kept."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,34 @@ def evaluations(run: Path) -> dict[str, dict[str, float]]:
         return found
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{path} is damaged: remove it, and evaluate again") from None
+
+
+def side_by_side(runs: Sequence[Path]) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """The tables of a part of the text that all runs were evaluated on, the test's if it can be,
+    and what is to be known of them. Raises UserError where there is none."""
+    held = {run: evaluations(run) for run in runs}
+    for run, tables in held.items():
+        if not tables:
+            raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
+    parts = {run: [name.partition(", ")[0] for name in tables] for run, tables in held.items()}
+    common = [part for part in parts[runs[0]] if all(part in each for each in parts.values())]
+    without = [run for run, each in parts.items() if "test" not in each]
+    if not common:
+        raise UserError(
+            f"the runs were not evaluated on the same part: midsentence evaluate {without[0]}"
+        )
+    part, notes = "test" if "test" in common else common[0], []
+    if 0 < len(without) < len(held):
+        notes = [f"not all have a test table: midsentence evaluate {without[0]}"]
+    columns = {
+        f"{run} ({name})": table
+        for run, tables in held.items()
+        for name, table in tables.items()
+        if name.partition(", ")[0] == part
+    }
+    if len({table.get("sentences") for table in columns.values()}) > 1:
+        notes.append("these are not of as many sentences each: not the same text")
+    return columns, notes
 
 
 def under(model: TextVAE, part: str) -> str:

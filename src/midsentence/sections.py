@@ -14,7 +14,15 @@ class Section(BaseModel):
 
 
 class CorpusSettings(Section):
-    """How lines are read and split. Fractions count only where no file is given."""
+    """How lines are read and split; fixed once a run has begun.
+
+    source: files, patterns, ``-`` or ``builtin:NAME``; the command line says it. valid: a file to
+    validate on (`--valid`). test: a file to test on (`--test`). text_field: the text's column in a
+    table, by name or number. label_field: the label's. valid_fraction: the part of the lines that
+    is for validation, where no file is. test_fraction: the part that is for the test. max_tokens:
+    longer sentences are left out. max_chars: a longer line is one that cannot be read. on_bad: such
+    lines are an ``error``; ``skip`` leaves them out, ``replace`` reads what can be.
+    """
 
     source: str | list[str] | None = None
     valid: str | None = None
@@ -29,12 +37,22 @@ class CorpusSettings(Section):
 
 
 class TokenizerSettings(Section):
+    """Strings <-> ids (`text.tokenizer`).
+
+    kind: ``word``, ``char``, ``bpe``, ``unigram``, or ``auto``, which looks at the corpus.
+    vocab_size: with the four special ids; by itself 20,000 words, 8,000 characters or 8,192 pieces,
+    or fewer where the corpus is small. min_count: words, characters and pairs that are seen less
+    often are left out.
+    """
+
     kind: str = "auto"
     vocab_size: Annotated[int, Field(le=1 << 31)] | None = None
     min_count: Annotated[int, Field(ge=1, le=1 << 31)] = 1
 
 
 class HeadSettings(Section):
+    """See `parts.head.Head`."""
+
     tied: bool = False
     bias: bool = True
     label_smoothing: float = 0.0
@@ -52,9 +70,9 @@ def _label(name: str) -> str:
 class LabelSettings(Section):
     """With labels in the corpus the model is conditional on them (`parts.labels`).
 
-    size: of a label's vector. hidden: the part of the labels that a training step does not see, so
-    that the model also knows sentences without one. shares: each label's part of the training
-    lines; training fills it in.
+    condition: without it labels are not looked at. size: of a label's vector. hidden: the part of
+    the labels that a training step does not see, so that the model also knows sentences without
+    one. shares: each label's part of the training lines; training fills it in.
     """
 
     condition: bool = True
@@ -64,7 +82,10 @@ class LabelSettings(Section):
 
 
 class RefineSettings(Section):
-    """Semi-amortised inference (`parts.refinement`); 0 steps are none."""
+    """Semi-amortised inference (`parts.refinement`).
+
+    steps: of gradient ascent on each sentence's bound; 0 is none. rate: of a step.
+    """
 
     steps: Annotated[int, Field(ge=0, le=1000)] = 0
     rate: float = 0.1
@@ -73,17 +94,24 @@ class RefineSettings(Section):
 class TrainingSettings(Section):
     """The budget (whichever of epochs, steps and minutes ends first), batches and stopping.
 
+    epochs: times through the corpus at most, 0.5 is half of it. max_steps: steps at most.
+    max_minutes: minutes of training at most. device: ``cpu``, ``cuda``, or ``auto``. threads: of
+    torch; by itself as many as it finds cores. tensorboard: figures for it too, in the run's
+    folder. clip: the norm that a gradient may have. batch_sentences: sentences of a batch at most.
     batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
     of mean length have where that is more. init: bound of a uniform initialisation of everything
     but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. parts: a
     batch is computed in so many parts, one after the other or by several processes at once; by
     itself one a process. strategy: ``ddp``, or ``fsdp`` where moments and gradients are too large
     for one process (`learning.sharding`). recompute: Transformer layers keep only what goes in.
-    patience: validations without a better bound until training stops; 0 never stops. `validations`:
+    patience: validations without a better bound until training stops; 0 never stops. validations:
     how many an epoch. valid_sentences: of a larger validation part so many, the same ones each
     time, are validated on, so that neither time nor memory grows with the corpus. compile: encoder
-    and decoder through torch.compile while training, if there is a compiler. aggressive, pretrain:
-    see `learning.procedures`; average: `learning.averaging`.
+    and decoder through torch.compile while training, if there is a compiler. aggressive: steps of
+    the encoder at most for one of the decoder; 0 is off (`learning.procedures`). pretrain: the part
+    of the run in which there is no KL, after which the decoder begins anew; 0 is off. average: the
+    part of the run from which on the mean of the weights is kept (`learning.averaging`); unset is
+    off.
     """
 
     epochs: Annotated[float, Field(gt=0, le=1e9)] = 20.0

@@ -19,9 +19,10 @@ FORMS = ("batch", "dimension", "sentence")
 class Objective(nn.Module):
     """What all have in common: K latents a sentence, and terms that go beside any bound.
 
-    samples: K. bow: the weight of the bag-of-words loss (`parts.head.BagOfWords`). fraternal: the
-    weight of `Pass.apart`, two dropout masks telling the words apart (Zolna et al. 2018, "Fraternal
-    Dropout", eq. 4; ours sums over the words of a sentence, as everything else does).
+    samples: latents drawn for each sentence, K. bow: the weight of the bag-of-words loss
+    (`parts.head.BagOfWords`). fraternal: the weight of `Pass.apart`, two dropout masks telling the
+    words apart (Zolna et al. 2018, "Fraternal Dropout", eq. 4; ours sums over the words of a
+    sentence, as everything else does).
     """
 
     adapts = False
@@ -60,11 +61,12 @@ class Elbo(Objective):
     Kingma & Welling 2014, eq. 3. The expectation is the mean of the K samples of the pass. With
     ``beta`` = 1 and no free bits it is the evidence lower bound itself.
 
-    beta: the KL's weight. Below 1 (or annealed from 0: Bowman et al. 2016) the posterior carries
+    beta is the KL's weight. Below 1 (or annealed from 0: Bowman et al. 2016) the posterior carries
     more than the bound would pay for; above 1 less (beta-VAE: Higgins et al. 2017).
 
-    free_bits, form: the first lambda nats of KL cost nothing and get no gradient, so that the
-    posterior isn't pulled onto the prior before the decoder has learned to use it.
+    free_bits: lambda, the first nats of KL, which cost nothing and get no gradient, so that the
+    posterior isn't pulled onto the prior before the decoder has learned to use it; of a dimension,
+    and of a sentence where `form` is ``sentence``. form: ``batch``, ``dimension`` or ``sentence``.
 
     - ``batch``: sum_d max(lambda, mean_b KL_bd), per dimension on the batch mean (Kingma et al.
       2016, "Improved Variational Inference with Inverse Autoregressive Flow", eq. 15). Sentences
@@ -75,8 +77,6 @@ class Elbo(Objective):
     - ``sentence``: max(lambda, sum_d KL_bd) (Pelsmaeker & Aziz 2020, "Effective Estimation of
       Deep Generative Language Models", section 3.1). One allowance for the whole sentence; a few
       dimensions may use all of it.
-
-    `free_bits` is lambda in nats: per dimension for the first two, for the sentence in the last.
     """
 
     def __init__(
@@ -151,6 +151,9 @@ class Mmd(Objective):
     "Wasserstein Auto-Encoders", algorithm 2), whose kernel this is: inverse multiquadratics of
     seven widths. The MMD is the unbiased estimate between the batch's latents and as many from the
     prior, which learns by it too where its samples have a gradient.
+
+    alpha: the part of the sentences' own KL that is not paid; 1 at most. weight: lambda, of the
+    average's distance from the prior; alpha + weight is 1 or more.
     """
 
     def __init__(
@@ -203,6 +206,8 @@ class Rate(Objective):
     ``exactly`` = false, m stays at 1 or below: KL >= target, the minimum desired rate (Pelsmaeker &
     Aziz 2020, section 3.2), which lets a posterior have more than that if the bound pays for it.
     Use it with ``beta.kind=constant``, or the schedule moves what the multiplier balances.
+
+    target: KL in nats a sentence. exactly: neither less nor more; false: at least. speed: of log m.
     """
 
     adapts = True

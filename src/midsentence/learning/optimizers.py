@@ -86,8 +86,10 @@ class Rule:
 class AdamW(Rule):
     """AdamW (Loshchilov & Hutter 2019), a line up over `warmup`, half a cosine down to `floor`.
 
-    `warmup` is a part of the run, `floor` a part of `lr`. Weight decay is on matrices only. Raises
-    UserError for an lr that is not above 0, or a beta2 that is no decay.
+    Raises UserError for an lr that is not above 0, or a beta2 that is no decay.
+
+    lr: the rate at its highest. weight_decay: of matrices alone. warmup: the part of the run in
+    which the rate rises. floor: where it ends, a part of `lr`. beta2: decay of the second moment.
     """
 
     def __init__(
@@ -115,6 +117,9 @@ class SGD(Rule):
     Inference Networks and Posterior Collapse in Variational Autoencoders", appendix B). Better is
     as in their code: than the best since the last halving, the one that brought it included. Raises
     UserError for an lr that is not above 0.
+
+    lr: the rate until it is halved. halve_from: the epoch from which on it may be. halve_after:
+    validations in a row that are no better. halvings: the last of them ends the training.
     """
 
     def __init__(
@@ -157,9 +162,13 @@ class Mixed(Rule):
     """AdamW for what reads (encoder, posterior), plain SGD for what writes (all the rest).
 
     On small corpora SGD finds a decoder that generalises better, while under SGD the encoder wakes
-    too late to save the latent. `lr` is AdamW's; `sgd_lr` is for gradients of nats per sentence,
-    clipped on their own, held for the part `hold` of the run and then taken down by half a cosine.
-    Raises UserError as `AdamW` does, for `sgd_lr` too.
+    too late to save the latent. Each clips its own gradient. Raises UserError as `AdamW` does, for
+    `sgd_lr` too.
+
+    lr: AdamW's rate at its highest. sgd_lr: SGD's, for gradients of nats per sentence. hold: the
+    part of the run after which SGD's falls, by half a cosine. sgd_decay: weight decay under SGD.
+    weight_decay: under AdamW, of matrices alone. warmup: the part of the run in which AdamW's rate
+    rises. floor: where both end, a part of their highest. beta2: decay of AdamW's second moment.
     """
 
     def __init__(

@@ -20,6 +20,8 @@ def constant(progress: float, *, value: float = 1.0) -> float:
     At 1 the plain VAE (Kingma & Welling 2014), which collapses under a strong decoder; above 1
     beta-VAE (Higgins et al. 2017); below 1 a latent that carries more than the bound pays for,
     whose prior samples are then worse. Use it with free bits, or to see what annealing changes.
+
+    value: the weight.
     """
     return value
 
@@ -34,6 +36,8 @@ def linear(progress: float, *, start: float = 0.0, stop: float = 1.0, over: floa
     Bowman et al. 2016, "Generating Sentences from a Continuous Space", section 3.1: the decoder
     learns to use z while z is cheap. The default. Alone it delays collapse more often than it
     prevents it, so it goes with free bits. The published text VAEs take 10 epochs over it.
+
+    start, stop: the weight at first and in the end. over: the part of the run that it takes.
     """
     return start + (stop - start) * _ramp(progress, over)
 
@@ -50,6 +54,9 @@ def logistic(
 
     Half-way at `middle`; the shape of Bowman et al. 2016, figure 2. The weight stays near `start`
     for longer than with a line and then rises fast: for decoders that need a while to begin.
+
+    start, stop: the weight at first and in the end. middle: the part of the run after which it is
+    half-way. steepness: how fast it rises there.
     """
     if middle <= 0:
         return stop
@@ -62,6 +69,8 @@ def cosine(progress: float, *, start: float = 0.0, stop: float = 1.0, over: floa
 
     As `linear`, with soft ends: for runs whose bound jumps where the line ends (Fu et al. 2019
     compare the shapes).
+
+    start, stop: the weight at first and in the end. over: the part of the run that it takes.
     """
     return start + (stop - start) * (1 - math.cos(math.pi * _ramp(progress, over))) / 2
 
@@ -80,6 +89,9 @@ def cyclical(
     eq. 6-7. Each cycle begins from a latent that already means something, so it ends with more
     information than one annealing does; the bound goes down at the start of each, and early
     stopping counts only validations at full weight. Raises UserError for fewer than one cycle.
+
+    start, stop: the weight at the beginning and the end of each line. cycles: lines in a run.
+    ratio: the part of a cycle that the line takes.
     """
     if cycles < 1:
         raise UserError("beta.cycles must be at least 1; for no annealing use beta.kind=constant")

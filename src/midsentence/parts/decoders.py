@@ -30,6 +30,12 @@ class Decoder(LatentOutput):
     Teacher forcing (`forward`) is one long step; writing is many short ones; a law test holds the
     two equal. `width` is H, the size of the hidden states; `input` the embedding that it reads;
     `many` latents are written together where nobody says how many.
+
+    inject: the ways in which z enters, any of: ``state``, where it starts; ``input``, beside every
+    word; ``add``, to every word; ``gate`` and ``skip``, to what it has read; ``memory``, a
+    Transformer's (`parts.injection`). word_dropout: the part of the words read in training that are
+    ``<unk>`` (Bowman et al. 2016). embedding_dropout: the part of the vocabulary that a training
+    step does without (Gal & Ghahramani 2016).
     """
 
     width: int
@@ -63,7 +69,9 @@ class RecurrentDecoder(Decoder):
     ``state``: the published form, c0 = W z and h0 = tanh(c0) (He et al. 2019); a GRU starts from
     h0. weight_drop: the part of the weights from state to state that a training step does without,
     the same ones at every word (Merity et al. 2018, "Regularizing and Optimizing LSTM Language
-    Models", section 2). dropout: before, between and after the layers.
+    Models", section 2). dropout: before, between and after the layers. locked_dropout: one mask for
+    all words of a sentence (Gal & Ghahramani 2016). embedding: size of a word's vector. hidden:
+    size of a state. layers: one over the other.
     """
 
     many = 4096  # its state does not grow with the sentence
@@ -168,6 +176,9 @@ class TransformerDecoder(Decoder):
     ``memory``: z becomes `memory` extra keys and values that every layer may look at
     (Optimus, Li et al. 2020, section 3.2). ``state``: W z is added to ``<s>`` alone, the nearest
     thing to an initial state. ``input`` concatenates and projects back to the layers' width.
+
+    hidden: size of a word's vector and of a state. layers: one over the other. heads: of attention.
+    memory: how many keys and values z becomes. dropout: of the words' vectors, and in the layers.
     """
 
     def __init__(

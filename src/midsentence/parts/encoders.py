@@ -17,7 +17,12 @@ class RecurrentEncoder(nn.Module):
     """LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014), then pooling over time.
 
     Reads the words and ``</s>``.
-    `summary` is the width of what comes out: `hidden`, or twice that when `bidirectional`.
+    `summary` is the width of what comes out.
+
+    embedding: size of a word's vector. hidden: size of a state. layers: one over the other.
+    bidirectional: a second net reads from the end, and the summary is twice as wide. pooling: of
+    the states over time: ``max``, ``mean``, ``last`` or ``attention``. dropout: of the words'
+    vectors, and between the layers.
     """
 
     def __init__(
@@ -63,7 +68,12 @@ class RecurrentEncoder(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Bidirectional Transformer over the words and ``</s>``; `last` pools at ``</s>``."""
+    """Bidirectional Transformer over the words and ``</s>``.
+
+    hidden: size of a word's vector and of a state. layers: one over the other. heads: of attention.
+    pooling: of the states over time: ``max``, ``mean``, ``last`` (the state at ``</s>``) or
+    ``attention``. dropout: of the words' vectors, and in the layers.
+    """
 
     def __init__(
         self,

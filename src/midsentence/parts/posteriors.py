@@ -46,8 +46,8 @@ class FixedGamma(nn.BatchNorm1d):
 class GaussianPosterior(nn.Module):
     """What the Gaussian ones share: a mean, linear in the summary, and other numbers beside it.
 
-    gamma: above 0, the means are batch-normalised with this fixed scale (`FixedGamma`). bias: of
-    the linear map.
+    bias: of the linear map. gamma: above 0, the means are batch-normalised with this fixed scale
+    (`FixedGamma`); 0 is off.
     """
 
     sphere = False
@@ -143,10 +143,11 @@ def leaning(
 
 
 class LowRankGaussian(GaussianPosterior):
-    """Gaussian with covariance F F' + diag(sigma^2), F of `rank` columns.
+    """Gaussian with covariance F F' + diag(sigma^2), between the diagonal and the full one.
 
-    Between the diagonal and the full one. Ong, Nott & Smith 2018, "Gaussian Variational
-    Approximation with a Factor Covariance Structure". Raises UserError for a rank below 1.
+    Ong, Nott & Smith 2018, "Gaussian Variational Approximation with a Factor Covariance Structure".
+
+    rank: columns of F. Raises UserError for one below 1.
     """
 
     def __init__(self, summary: int, latent: int, *, rank: int = 4, gamma: float = 0.0):
@@ -165,8 +166,10 @@ class LowRankGaussian(GaussianPosterior):
 class Flow(GaussianPosterior):
     """A Gaussian bent by a flow, z = mu(h) + sigma(h) * T(eps; h) (`parts.flows`).
 
+    Rezende & Mohamed 2015; Kingma et al. 2016 for `iaf`.
+
     layers: steps of T. width: of the nets in the autoregressive ones, and of what they see of the
-    summary. Rezende & Mohamed 2015; Kingma et al. 2016 for `iaf`.
+    summary.
     """
 
     def __init__(
@@ -191,11 +194,13 @@ class Flow(GaussianPosterior):
 
 
 class VonMisesFisherPosterior(nn.Module):
-    """von Mises-Fisher on the unit sphere, direction linear in the summary, `kappa` fixed.
+    """von Mises-Fisher on the unit sphere, direction linear in the summary.
 
     The KL to the uniform prior depends on kappa alone, so it can neither collapse nor grow. Goes
     with ``prior.kind = "sphere"``. Xu & Durrett 2018, "Spherical Latent Spaces for Stable
     Variational Autoencoders"; Davidson et al. 2018.
+
+    kappa: how narrow, fixed; above 0, 10,000 at most.
     """
 
     sphere = True

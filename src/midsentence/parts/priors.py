@@ -44,6 +44,8 @@ class Mixture(nn.Module):
 
     Dilokthanakul et al. 2016, "Deep Unsupervised Clustering with Gaussian Mixture Variational
     Autoencoders". Room for clusters that N(0, I) would press together; the KL is by Monte Carlo.
+
+    components: Gaussians, C.
     """
 
     sphere = False
@@ -80,6 +82,8 @@ class Vamp(nn.Module):
 
     Tomczak & Welling 2018, "VAE with a VampPrior", eq. 10. The pseudo-inputs u_c are summaries,
     what the encoder would say of a sentence, since words cannot be learned by gradient.
+
+    components: pseudo-inputs, C.
     """
 
     def __init__(self, latent: int, posterior: Any, *, components: int = 100):
@@ -100,8 +104,11 @@ class Vamp(nn.Module):
 class FlowPrior(nn.Module):
     """N(0, I) bent by a flow with parameters of its own (`parts.flows`), by Monte Carlo.
 
-    flow: ``realnvp``, ``maf``, ``nsf`` or any other of the table. Huang et al. 2017, "Learnable
-    Explicit Density for Continuous Latent Space and Variational Inference".
+    Huang et al. 2017, "Learnable Explicit Density for Continuous Latent Space and Variational
+    Inference".
+
+    flow: ``realnvp``, ``maf``, ``nsf`` or any other of the table. layers: maps one after the other.
+    width: of the nets in them.
     """
 
     sphere = False
