@@ -375,14 +375,16 @@ def test_requests_of_many_clients_are_one_batch_and_each_gets_its_own(model):
     with ThreadPoolExecutor(9) as pool:
         first = pool.submit(engine.call, begin.wait)
         z = [torch.randn(n, model.latent) for n in (1, 3, 2, 5)]
-        written = [pool.submit(shared.decode, part, seed=i) for i, part in enumerate(z)]
+        written = [
+            pool.submit(shared.decode, part, seed=i, temperature=1.0) for i, part in enumerate(z)
+        ]
         read = [pool.submit(shared.encode, LINES[i : i + 2]) for i in range(3)]
         while len(engine.waiting) < 7:
             time.sleep(0.001)
         begin.set()
         assert first.result()
         for i, (part, job) in enumerate(zip(z, written, strict=True)):
-            assert job.result() == model.decode(part, seed=i)
+            assert job.result() == model.decode(part, seed=i, temperature=1.0)
         for i, job in enumerate(read):
             torch.testing.assert_close(job.result(), model.encode(LINES[i : i + 2]))
     engine.close()

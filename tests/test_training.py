@@ -284,7 +284,8 @@ def test_saved_and_loaded_gives_the_same_numbers(corpus, tmp_path):
     assert torch.equal(model.encode(lines), copy.encode(lines))
     assert model.sample(5, seed=2) == copy.sample(5, seed=2)
     assert [s.log_px for s in model.score(lines, 20)] == [s.log_px for s in copy.score(lines, 20)]
-    assert copy.decode(copy.encode(lines), greedy=True) == copy.reconstruct(lines)
+    assert copy.decode(copy.encode(lines)) == copy.reconstruct(lines)
+    assert copy.decode(copy.draw(5, seed=2)[0], seed=2, temperature=1.0) == copy.sample(5, seed=2)
     assert copy.interpolate(*lines, steps=3)[0] == copy.reconstruct(lines)[0]
 
 

@@ -136,7 +136,7 @@ class TextVAE:
         In a model with labels and without `label`, labels are drawn as often as training had them.
         """
         z, labels = self.draw(n, label=label, seed=seed)
-        return self.decode(z, label=labels, seed=seed, **decoding)
+        return self.decode(z, label=labels, seed=seed, **{"temperature": 1.0} | decoding)
 
     def draw(
         self, n: int, *, label: str | None = None, seed: int = 0
@@ -163,13 +163,14 @@ class TextVAE:
     def decode(
         self, z: Float[Tensor, "N D"], *, label: Label = None, seed: int = 0, **decoding: Any
     ) -> list[str]:
-        """One sentence for each latent. Raises UserError for a z of another size or not finite."""
+        """One sentence for each latent: the likeliest word each time, unless `decoding` says how
+        words are chosen. Raises UserError for a z of another size or not finite."""
         z = torch.as_tensor(z, dtype=torch.float32)
         if z.ndim != 2 or z.shape[1] != self.latent:
             raise UserError(f"z must be (N, {self.latent}) for this model, not {tuple(z.shape)}")
         if not z.isfinite().all():
             raise UserError("z must be finite numbers")
-        return self._write(z, self._rows(label, len(z)), seed=seed, **decoding)
+        return self._write(z, self._rows(label, len(z)), seed=seed, **greedily(decoding))
 
     def _write(
         self,
@@ -205,7 +206,7 @@ class TextVAE:
     ) -> list[str]:
         """Each line through its posterior mean and back, greedily unless `decoding` says else."""
         z = self.encode(lines, label=label)
-        return self.decode(z, label=label, seed=seed, **greedily(decoding))
+        return self.decode(z, label=label, seed=seed, **decoding)
 
     def interpolate(
         self,
@@ -221,7 +222,7 @@ class TextVAE:
         """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
         ends = self.encode([a, b], label=label)
         points = latent.path(path, ends[0], ends[1], steps, sphere=bool(self.vae.prior.sphere))
-        return self.decode(points, label=label, seed=seed, **greedily(decoding))
+        return self.decode(points, label=label, seed=seed, **decoding)
 
     def score(
         self, lines: Sequence[str], samples: int = 500, *, label: Label = None, seed: int = 0

@@ -139,11 +139,10 @@ def decode(
     how: dict[str, Any],
 ) -> None:
     """Sentences for latents, JSON lines or .npy as `encode` writes them (greedily by default)."""
-    from .generate import greedily
     from .latent import read_latents
 
     model = open_model(run)
-    for line in model.decode(read_latents(source), label=label, seed=seed, **greedily(how)):
+    for line in model.decode(read_latents(source), label=label, seed=seed, **how):
         say_json(text=line) if jsonl else say(line)
 
 

@@ -16,7 +16,6 @@ from .bundle import TextVAE
 from .cloud import Cloud
 from .directions import Direction
 from .errors import UserError
-from .generate import greedily
 from .latent import Aggregate, unit
 
 Place = str | Float[Tensor, "D"]
@@ -133,7 +132,7 @@ class Space:
     ) -> list[Written]:
         """A sentence for each z, and whether it's far from the data."""
         z = self.on(z)
-        lines = self.model.decode(z.cpu(), label=self.label, seed=seed, **greedily(decoding))
+        lines = self.model.decode(z.cpu(), label=self.label, seed=seed, **decoding)
         shares = self.beyond(z, drawn=drawn).tolist()
         return [
             Written(line, point, share, self.is_far(share), i / max(1, len(lines) - 1))
@@ -143,7 +142,7 @@ class Space:
     # Moves.
 
     def interpolate(
-        self, a: Place, b: Place, steps: int = 7, *, path: str = latent.DENSITY, **decoding: Any
+        self, a: Place, b: Place, steps: int = 7, *, path: str = "linear", **decoding: Any
     ) -> list[Written]:
         """On the way from a to b: ``linear``, ``spherical`` or along the ``density``."""
         ends = self.at(a), self.at(b)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..directions import Direction
 from ..errors import UserError
-from ..generate import greedily
 from ..space import Written
 from . import schemas as ask
 from .card import Card
@@ -62,7 +61,7 @@ class Service:
         if self.space is not None:
             z = z.to(self.space.cloud.mean)
             return all_told(self.around(asked.label).written(z, seed=asked.seed, **how))
-        texts = self.model.decode(z, label=asked.label, seed=asked.seed, **greedily(how))
+        texts = self.model.decode(z, label=asked.label, seed=asked.seed, **how)
         return [{"text": text, "z": row.tolist()} for text, row in zip(texts, z, strict=True)]
 
     def direction(self, name: str) -> Direction:

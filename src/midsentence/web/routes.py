@@ -32,7 +32,8 @@ def text(service: Service) -> APIRouter:
     def sample(asked: ask.Sample) -> Any:
         """New sentences from the prior."""
         z, labels = model.draw(asked.n, label=asked.label, seed=asked.seed)
-        texts = model.decode(z, label=labels, seed=asked.seed, **asked.decoding())
+        how = {"temperature": 1.0} | asked.decoding()
+        texts = model.decode(z, label=labels, seed=asked.seed, **how)
         return {"texts": texts, "z": z.tolist(), "labels": labels}
 
     @api.post("/encode")
