@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from midsentence import catalogue, config
 from midsentence.cli import app
 from midsentence.errors import UserError
+from midsentence.learning import kinds
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 GROUPS = catalogue.catalogue()
@@ -35,12 +36,17 @@ def test_none_is_missing_and_defaults_are_those_of_a_run():
         found = {s.name.removeprefix(f"{group.role}."): s.default for s in group.settings}
         if group.kinds:
             for kind in group.kinds:
-                whole = config.part(group.role, config.tables()[group.role], {"kind": kind}, [])
+                if group.role == catalogue.FITTED:
+                    whole = kinds.settings_of(kind, [])
+                else:
+                    whole = config.part(group.role, config.tables()[group.role], {"kind": kind}, [])
                 assert whole.pop("kind") == kind
                 check(whole, group.title, found)
         else:
             check(made[group.role] if group.role else {k: made[k] for k in found}, "", found)
-    assert {g.role for g in GROUPS if g.role} | {s.name for s in GROUPS[0].settings} == set(made)
+    roles = {g.role for g in GROUPS[1:] if g.role != catalogue.FITTED}
+    assert roles | {s.name for s in GROUPS[0].settings} == set(made)
+    assert {g.kinds[0] for g in GROUPS if g.role == catalogue.FITTED} == set(kinds.PARTS)
 
 
 def test_a_docstring_is_taken_apart():
@@ -67,6 +73,8 @@ def test_one_is_found_by_its_name():
     assert len(catalogue.about("decoder")) > 1
     assert [g.title for g in catalogue.about("decoder.kind=gru")] == ["decoder.kind=lstm | gru"]
     assert len(catalogue.about("latent")[0].settings) == 1
+    (mixture,) = catalogue.about("fit-prior --kind mog")
+    assert [(s.name, s.default) for s in mixture.settings] == [("components", "64")]
     with pytest.raises(UserError, match=r"no setting 'training.patince'.*'training.patience'"):
         catalogue.about("training.patince")
 

@@ -16,11 +16,15 @@ from typing import Any
 from . import config
 from .config import Config
 from .errors import UserError
+from .learning import kinds
 from .parts.head import Head
 from .sections import HeadSettings, Section
 
 WRITTEN_AT = {HeadSettings: Head}
 """Sections whose settings another class's docstring explains."""
+
+
+FITTED = "fit-prior"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Group:
-    """The settings of a section, of Config itself (role ""), or of kinds of part that share all."""
+    """The settings of a section, of Config itself (role ""), or of kinds of part that share all;
+    or of a prior that is fitted (role `FITTED`), for which ``fit-prior --set`` has no other name
+    than the setting's own."""
 
     role: str
     kinds: tuple[str, ...]
@@ -43,13 +49,17 @@ class Group:
 
     @property
     def title(self) -> str:
-        return f"{self.role}.kind={' | '.join(self.kinds)}" if self.kinds else self.role or "model"
+        return f"{self._kind}{' | '.join(self.kinds)}" if self.kinds else self.role or "model"
 
     @property
     def names(self) -> list[str]:
         """What it may be asked for by."""
-        kinds = [f"{self.role}.kind={kind}" for kind in self.kinds]
-        return [self.role or self.title, *([f"{self.role}.kind", *kinds] if kinds else [])]
+        kinds = [f"{self._kind}{kind}" for kind in self.kinds]
+        return [self.role or self.title, *([self._kind[:-1], *kinds] if kinds else [])]
+
+    @property
+    def _kind(self) -> str:
+        return "fit-prior --kind " if self.role == FITTED else f"{self.role}.kind="
 
 
 def catalogue() -> list[Group]:
@@ -65,6 +75,9 @@ def catalogue() -> list[Group]:
             groups.append(_group(name, (), section, held))
         elif name in roles:
             groups += _parts(name, roles[name])
+    for kind, maker in kinds.PARTS.items():
+        whole = kinds.settings_of(kind, [])
+        groups.append(_group(FITTED, (whole.pop("kind"),), maker, whole))
     return groups
 
 
@@ -100,7 +113,7 @@ def as_markdown(groups: list[Group]) -> str:
         "",
         "What `--set name=value`, a `--config` file and recipes may say, and what each is where "
         "nobody says: a heading for each table of a run's `config.toml`, a part under each of its "
-        "kinds. Made by `midsentence settings --markdown`.",
+        "kinds; last what `fit-prior --set` may say. Made by `midsentence settings --markdown`.",
         "",
     ]
     for group in groups:
@@ -126,14 +139,14 @@ def _parts(role: str, table: Mapping[str, Callable[..., Any]]) -> list[Group]:
         origin = maker.func if isinstance(maker, partial) else maker
         alike.setdefault((origin, tuple(config.keywords(maker))), []).append(kind)
     groups = []
-    for (origin, names), kinds in alike.items():
-        defaults = config.keywords(table[kinds[0]])
+    for (origin, names), same in alike.items():
+        defaults = config.keywords(table[same[0]])
         held = {name: defaults[name].default for name in names}
-        groups.append(_group(role, tuple(kinds), origin, held))
+        groups.append(_group(role, tuple(same), origin, held))
     return groups
 
 
-def _group(role: str, kinds: tuple[str, ...], origin: Any, held: Mapping[str, Any]) -> Group:
+def _group(role: str, names: tuple[str, ...], origin: Any, held: Mapping[str, Any]) -> Group:
     origin = WRITTEN_AT.get(origin, origin)
     family = inspect.getmro(origin) if inspect.isclass(origin) else (origin,)
     story = ""
@@ -141,9 +154,9 @@ def _group(role: str, kinds: tuple[str, ...], origin: Any, held: Mapping[str, An
     for each in reversed([c for c in family if c.__module__.startswith(__package__)]):
         story, found = explained(each.__doc__ or "", held)
         said |= found
-    dot = f"{role}." if role else ""
+    dot = "" if role in ("", FITTED) else f"{role}."
     settings = (Setting(dot + n, _shown(d), said.get(n, "")) for n, d in held.items())
-    return Group(role, kinds, story, tuple(settings))
+    return Group(role, names, story, tuple(settings))
 
 
 def explained(docstring: str, names: Collection[str]) -> tuple[str, dict[str, str]]:

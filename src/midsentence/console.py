@@ -51,10 +51,11 @@ class Training:
             f"corpus     {r['train']:,} train, {r['valid']:,} valid, {r['test']:,} test sentences, "
             f"{r['mean_length']:.1f} tokens a sentence"
         )
-        if r["dropped"]:
+        if any(r["dropped"].values()):
+            each = ", ".join(f"{count:,} {part}" for part, count in r["dropped"].items())
             err.print(
-                f"           {r['dropped']:,} sentences longer than {r['max_tokens']} tokens were "
-                "left out; --set corpus.max_tokens=N keeps them"
+                f"           {each} sentences longer than {r['max_tokens']} tokens were left out; "
+                "--set corpus.max_tokens=N keeps them"
             )
         err.print(
             f"tokenizer  {r['tokenizer']}, {r['vocabulary']:,} tokens: {r['reason']}", markup=False

@@ -32,7 +32,7 @@ def describe(config: Config, data: Corpus) -> dict[str, Any]:
         "tokenizer": data.tokenizer.kind,
         "reason": data.tokenizer.reason,
         "labels": list(data.train.label_names),
-        "dropped": data.train.dropped,
+        "dropped": {part: getattr(data, part).dropped for part in PARTS},
         "max_tokens": config.corpus.max_tokens,
     }
 

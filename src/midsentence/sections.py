@@ -104,14 +104,14 @@ class TrainingSettings(Section):
     batch is computed in so many parts, one after the other or by several processes at once; by
     itself one a process. strategy: ``ddp``, or ``fsdp`` where moments and gradients are too large
     for one process (`learning.sharding`). recompute: Transformer layers keep only what goes in.
-    patience: validations without a better bound until training stops; 0 never stops. validations:
-    how many an epoch. valid_sentences: of a larger validation part so many, the same ones each
-    time, are validated on, so that neither time nor memory grows with the corpus. compile: encoder
-    and decoder through torch.compile while training, if there is a compiler. aggressive: steps of
-    the encoder at most for one of the decoder; 0 is off (`learning.procedures`). pretrain: the part
-    of the run in which there is no KL, after which the decoder begins anew; 0 is off. average: the
-    part of the run from which on the mean of the weights is kept (`learning.averaging`); unset is
-    off.
+    patience: validations without a better bound until training stops, counted once the KL's weight
+    has come to its end; 0 never stops. validations: how many an epoch, about eight a run at least.
+    valid_sentences: of a larger validation part so many, the same ones each time, are validated on,
+    so that neither time nor memory grows with the corpus. compile: encoder and decoder through
+    torch.compile while training, if there is a compiler. aggressive: steps of the encoder at most
+    for one of the decoder; 0 is off (`learning.procedures`). pretrain: the part of the run in which
+    there is no KL, after which the decoder begins anew; 0 is off. average: the part of the run from
+    which on the mean of the weights is kept (`learning.averaging`); unset is off.
     """
 
     epochs: Annotated[float, Field(gt=0, le=1e9)] = 20.0

@@ -37,7 +37,7 @@ def linear(progress: float, *, start: float = 0.0, stop: float = 1.0, over: floa
     learns to use z while z is cheap. The default. Alone it delays collapse more often than it
     prevents it, so it goes with free bits. The published text VAEs take 10 epochs over it.
 
-    start, stop: the weight at first and in the end. over: the part of the run that it takes.
+    start: the weight at first. stop: in the end. over: the part of the run that it takes.
     """
     return start + (stop - start) * _ramp(progress, over)
 
@@ -55,7 +55,7 @@ def logistic(
     Half-way at `middle`; the shape of Bowman et al. 2016, figure 2. The weight stays near `start`
     for longer than with a line and then rises fast: for decoders that need a while to begin.
 
-    start, stop: the weight at first and in the end. middle: the part of the run after which it is
+    start: the weight at first. stop: in the end. middle: the part of the run after which it is
     half-way. steepness: how fast it rises there.
     """
     if middle <= 0:
@@ -70,7 +70,7 @@ def cosine(progress: float, *, start: float = 0.0, stop: float = 1.0, over: floa
     As `linear`, with soft ends: for runs whose bound jumps where the line ends (Fu et al. 2019
     compare the shapes).
 
-    start, stop: the weight at first and in the end. over: the part of the run that it takes.
+    start: the weight at first. stop: in the end. over: the part of the run that it takes.
     """
     return start + (stop - start) * (1 - math.cos(math.pi * _ramp(progress, over))) / 2
 
@@ -90,8 +90,8 @@ def cyclical(
     information than one annealing does; the bound goes down at the start of each, and early
     stopping counts only validations at full weight. Raises UserError for fewer than one cycle.
 
-    start, stop: the weight at the beginning and the end of each line. cycles: lines in a run.
-    ratio: the part of a cycle that the line takes.
+    start: the weight where a line begins. stop: where it ends. cycles: lines in a run. ratio: the
+    part of a cycle that the line takes.
     """
     if cycles < 1:
         raise UserError("beta.cycles must be at least 1; for no annealing use beta.kind=constant")

@@ -56,8 +56,9 @@ class Diffusion(nn.Module):
     et al. 2020, "Denoising Diffusion Probabilistic Models", eq. 14). Of a standard normal x the
     best velocity is 0, which is what the net says at first: it starts as N(loc, diag(scale^2)).
 
-    width, blocks: of the net. steps: of the sampler, two looks of the net each. As a prior over
-    latents: Wehenkel & Louppe 2021, "Diffusion Priors In Variational Autoencoders".
+    As a prior over latents: Wehenkel & Louppe 2021, "Diffusion Priors In Variational Autoencoders".
+
+    width: of the net. blocks: of the net. steps: of the sampler, two looks of the net each.
     """
 
     sphere = False

@@ -30,9 +30,10 @@ class Head(nn.Module):
     (`parts.log_softmax`); it spares most of two of the head's three products.
     sampled_words: so many words are all that a training step's normaliser is made of (sampled
     softmax), drawn anew each time where there are more; 0: it is made of all; by itself 1,024 on a
-    CPU, all on an accelerator. Spares most of all three products, so that there are more steps in
-    the same time; a step is worth a little less under AdamW. What is reported while training is
-    then an estimate, a little too high; what is validated, evaluated and written is exact.
+    CPU, all on an accelerator and where `gradient_words` is set. Spares most of all three products,
+    so that there are more steps in the same time; a step is worth a little less under AdamW. What
+    is reported while training is then an estimate, a little too high; what is validated, evaluated
+    and written is exact.
 
     precision: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the processor multiplies it
     natively).

@@ -66,8 +66,10 @@ class Aggregate(Mixture):
 
     Of all priors the one with the largest bound on those sentences (Hoffman & Johnson 2016;
     Tomczak & Welling 2018, eq. 6-8); with a sentence a component it is the exemplar VAE's (Norouzi,
-    Fleet & Norouzi 2020, "Exemplar VAE"). components: sentences at most. Nothing is learned, and
-    each component is what the encoder says of one sentence.
+    Fleet & Norouzi 2020, "Exemplar VAE"). Nothing is learned, and each component is what the
+    encoder says of one sentence.
+
+    components: sentences at most.
     """
 
     def __init__(self, latent: int, posterior: nn.Module, *, components: int = 100_000):
