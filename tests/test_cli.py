@@ -10,11 +10,14 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from midsentence import UserError, pipeline
 from midsentence.cli import main
+from midsentence.cli_options import chunks
 
 PEOPLE = ("anna", "ben", "carla", "dirk", "emma", "finn")
 VERBS = ("sees", "likes", "paints", "sells")
@@ -136,6 +139,27 @@ def test_score_and_evaluate_agree(home):
     assert table["bytes"] == sum(s["bytes"] for s in scores)
     mean = -sum(s["log_px"] for s in scores) / len(scores)
     assert table["nll"] == pytest.approx(mean, abs=0.3)
+
+
+def test_lines_may_be_as_long_as_those_of_the_corpus(tmp_path):
+    (tmp_path / "lines.txt").write_text("short\n" + "x" * 50 + "\n")
+    longest = SimpleNamespace(max_chars=50)
+    model = SimpleNamespace(config=SimpleNamespace(corpus=longest))
+    assert list(chunks(model, str(tmp_path / "lines.txt"), 1)) == [["short"], ["x" * 50]]
+    longest.max_chars = 49
+    with pytest.raises(UserError, match="longer than 49 characters"):
+        list(chunks(model, str(tmp_path / "lines.txt")))
+
+
+def test_what_was_changed_of_a_run_is_in_the_command_to_go_on(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "train", lambda *_, **how: None)
+    said = call("train text.txt --out run --resume --max-steps 9 --set optimizer.lr=1", cwd=home)
+    assert said.returncode == 130
+    assert said.stderr.endswith(
+        b"train text.txt --out run --set optimizer.lr=1 --set training.max_steps=9 --resume\n"
+    )
+    said = call("train text.txt --out run --max-steps 9", cwd=home)
+    assert said.stderr.endswith(b"train text.txt --out run --resume\n")
 
 
 def test_compare_report_recipes_corpora(home):

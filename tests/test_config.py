@@ -32,6 +32,27 @@ def test_another_kind_starts_from_its_own_defaults():
     assert "locked_dropout" not in made.decoder
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["decoder.hidden=512", "decoder.kind=lstm"],
+        ["decoder.hidden=512", "decoder.kind=gru"],
+        ["decoder.hidden=512", "decoder.kind = transformer", "optimizer.kind=sgd"],
+    ],
+)
+def test_a_kind_that_is_said_last_takes_nothing_away(tmp_path, asked):
+    """Nor does a run that goes on by the same command get other settings than it began with."""
+    for recipe in (None, "ptb"):
+        made = config.compose(recipe, None, asked)
+        assert made.decoder["hidden"] == 512
+        assert made == config.compose(recipe, None, asked[::-1]) == config.override(made, asked)
+    file = tmp_path / "mine.toml"
+    file.write_text("[optimizer]\nlr = 0.25\n")
+    assert config.compose(None, file, ["optimizer.kind=sgd"]).optimizer["lr"] == 0.25
+    made = config.compose(None, None, ["tokenizer.vocab_size=500", "tokenizer.kind=bpe"])
+    assert made.tokenizer.vocab_size == 500
+
+
 def test_saved_and_loaded_is_the_same(tmp_path):
     made = config.compose("ptb", None, ["seed=7", "training.max_minutes=2.5"])
     made.save(tmp_path / "config.toml")
@@ -43,6 +64,7 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     ("override", "message"),
     [
         ("encoder.hiden=3", r"encoder 'lstm' has no setting 'hiden'. Did you mean 'hidden'\?"),
+        ("recipe=ptb", "a recipe is many settings, --recipe ptb"),
         ("encoder.kind=lstmm", r"there is no encoder 'lstmm'. Did you mean 'lstm'\?"),
         ("latnt=3", r"there is no setting 'latnt'. Did you mean 'latent'\?"),
         ("training.epoch=3", r"training has no setting 'epoch'. Did you mean 'epochs'\?"),

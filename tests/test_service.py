@@ -574,6 +574,11 @@ def test_an_empty_key_is_refused_and_an_open_door_is_said(run, tmp_path, capsys,
         assert found.returncode == 1
         assert b"--api-key is empty: give a key" in found.stderr
         assert found.stderr.count(b"\n") == 1
+    monkeypatch.setenv("MIDSENTENCE_API_KEY", "")
+    assert b"--api-key is empty" in call(f"serve {run} --port 0").stderr
+    monkeypatch.delenv("MIDSENTENCE_API_KEY")
+    found = call(f"explore {run} --port 0 --watch --umap")
+    assert b"leave them out" in found.stderr
     monkeypatch.setattr(serving, "run", lambda app, *_: app.close())
     for folder, watch in ((run, False), (tmp_path, True)):
         cli_web.explore(folder, host="0.0.0.0", port=0, watch=watch)

@@ -91,6 +91,7 @@ def test_like_is_compared_with_like(tmp_path):
         return tmp_path / name
 
     both, quick = run("both", quick=10, test=30, test_mog=30), run("quick", quick=10)
+    valid = [run(name, quick=10, valid=20) for name in "ab"]
     test, other, none = run("test", test=30), run("other", quick=11), run("none", valid=5)
     found, notes = evaluation.side_by_side([both, test])
     assert list(found) == [f"{both} (test)", f"{both} (test, mog)", f"{test} (test)"]
@@ -99,6 +100,11 @@ def test_like_is_compared_with_like(tmp_path):
     assert list(found) == [f"{both} (quick)", f"{quick} (quick)"]
     assert notes == [f"not all have a test table: midsentence evaluate {quick}"]
     assert "not the same text" in evaluation.side_by_side([quick, other])[1][0]
+    assert list(evaluation.side_by_side(valid)[0]) == [f"{a} (valid)" for a in valid]
+    (quick / "evaluation.json").write_text(json.dumps({"quick": {"sentences": 10, "bytes": 7}}))
+    assert "not the same text" in evaluation.side_by_side([quick, valid[0]])[1][0]
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        evaluation.side_by_side([both, tmp_path / "nowhere"])
     with pytest.raises(UserError, match=f"the same part: midsentence evaluate {none}"):
         evaluation.side_by_side([test, none])
     with pytest.raises(UserError, match=f"the same part: midsentence evaluate {quick}"):

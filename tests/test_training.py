@@ -1,6 +1,7 @@
 """Training from text to a model folder, and going on after a stop as if there had been none."""
 
 import copy
+import errno
 import json
 import math
 import os
@@ -23,7 +24,9 @@ from midsentence.parts.layers import Block
 from midsentence.parts.posteriors import POSTERIORS
 from midsentence.parts.priors import PRIORS
 from midsentence.text.batches import Batches
+from midsentence.text.corpus import Corpus
 from midsentence.weights import load_tensors
+from midsentence.writing import busy
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
@@ -274,6 +277,48 @@ def test_resume_takes_the_same_command(corpus, tmp_path):
         pipeline.train(corpus, tmp_path / "run", file=file, resume=True)
     with pytest.raises(UserError, match="no such configuration"):
         pipeline.train(corpus, tmp_path / "run", file=tmp_path / "none.toml", resume=True)
+
+
+def test_another_runs_settings_are_no_other_text(corpus, tmp_path):
+    """`doctor` says --config RUN/config.toml, for a run on whatever corpus."""
+    first = tmp_path / "first"
+    run(corpus, first, "training.max_steps=2", "corpus.valid_fraction=0.25")
+    other = tmp_path / "other.txt"
+    other.write_text("a book\nmany books\n" * 30)
+    begun = {"file": first / "config.toml", "recipe": "plain", "settings": ["latent=6"]}
+    pipeline.train(str(other), tmp_path / "second", **begun)
+    pipeline.train(str(other), tmp_path / "second", **begun, resume=True)
+    held = config.load(tmp_path / "second" / "config.toml")
+    assert (held.corpus.source, held.latent, held.recipe) == (str(other), 6, "plain")
+
+
+def test_files_to_validate_on_may_be_settings(corpus, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("a book\nmany books\n")
+    asked = ["training.max_steps=2", f"corpus.valid={other}", f"corpus.test={corpus}"]
+    run(corpus, tmp_path / "run", *asked)
+    assert len(Corpus.open(tmp_path / "run" / "corpus").valid) == 2
+    held = config.load(tmp_path / "run" / "config.toml")
+    assert (held.corpus.valid, held.corpus.test) == (str(other), str(corpus))
+    run(corpus, tmp_path / "run", *asked, resume=True)
+    file = tmp_path / "a.toml"
+    file.write_text("[corpus]\nsource = 'another.txt'\nvalid = 'none.txt'\n")
+    pipeline.train(corpus, tmp_path / "third", file=file, settings=["training.max_steps=2"])
+
+
+def test_a_folder_that_cannot_be_made_is_said(corpus, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run .*: choose another --out$"):
+        run(corpus, tmp_path / "file" / "run")
+
+
+def test_a_file_system_without_locks_is_trained_in(corpus, tmp_path, monkeypatch):
+    def flock(handle, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("midsentence.writing.fcntl.flock", flock)
+    assert run(corpus, tmp_path / "run", "training.max_steps=2")
+    assert not busy(tmp_path / "run")
 
 
 def test_saved_and_loaded_gives_the_same_numbers(corpus, tmp_path):

@@ -95,7 +95,8 @@ def train(
         "seed": seed,
         "training.max_steps": max_steps, "training.max_minutes": max_minutes,
     }  # fmt: skip
-    settings = [*set_, *(f"{k}={json.dumps(v)}" for k, v in named.items() if v is not None)]
+    said = {name: json.dumps(v, ensure_ascii=False) for name, v in named.items() if v is not None}
+    settings = [*set_, *(f"{name}={value}" for name, value in said.items())]
     from . import console, pipeline, processes
 
     show = console.Training()
@@ -110,7 +111,8 @@ def train(
         if watched is not None:
             watched.stop()
     if model is None:
-        again = " ".join(map(quote, [*corpus, "--out", str(out)]))
+        more = [word for setting in settings for word in ("--set", setting)] if resume else []
+        again = " ".join(map(quote, [*corpus, "--out", str(out), *more]))
         print(f"stopped and saved. Go on with: midsentence train {again} --resume",
               file=sys.stderr)  # fmt: skip
         raise typer.Exit(STOPPED)

@@ -93,6 +93,8 @@ def evaluate(
                 model, corpus().valid, seed=seed, progress=progress
             )
     own = source in ("valid", "test")
+    if quality:
+        corpus()  # that there is none should be said before what takes minutes
     if own:
         store = getattr(corpus(), source)
         with console.counting("evaluating", len(store)) as progress:
@@ -118,17 +120,17 @@ def evaluate(
         if found["unreadable"]:
             how_bad = model.config.corpus.on_bad
             print(unread(int(found["unreadable"]), how_bad), file=sys.stderr)
-    second: dict[str, float] = {}
+    if not as_json:
+        console.table({name: found})
+    second: dict[str, Any] = {}
     if quality:
         from .appraisal import appraise
 
-        second = appraise(model, corpus(), judge=known, seed=seed)
+        second = {"quality": appraise(model, corpus(), judge=known, seed=seed)}
     if as_json:
-        say(dumps(found | ({"quality": second} if quality else {})))
-        return
-    console.table({name: found})
-    if quality:
-        console.quality(second)
+        say(dumps(found | second))
+    elif quality:
+        console.quality(second["quality"])
 
 
 def keep(run: Path, name: str, found: dict[str, float], model: "TextVAE") -> None:

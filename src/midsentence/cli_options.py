@@ -115,11 +115,12 @@ def warn_far(space: "Space", found: "Sequence[Written | Outlier] | float") -> No
         print(f"{count}{space.warning(min(far))}", file=sys.stderr)
 
 
-def chunks(source: str, size: int = 256) -> Iterator[list[str]]:
-    """Lines of a file or stdin, a few at a time, so that a pipe sees answers early."""
+def chunks(model: "TextVAE", source: str, size: int = 256) -> Iterator[list[str]]:
+    """Lines of a file or stdin, as long as the model's own may be, a few at a time, so that a pipe
+    sees answers early."""
     from .text.readers import read
 
-    lines = (line.text for line in read(source))
+    lines = (line.text for line in read(source, max_chars=model.config.corpus.max_chars))
     while part := list(islice(lines, size)):
         yield part
 

@@ -157,7 +157,7 @@ def denoise(
       cat typos.txt | midsentence denoise runs/poems - --strength 0.3
     """
     space = open_space(run, label)
-    for lines in chunks(source):
+    for lines in chunks(space.model, source):
         tell(space, space.denoise(lines, strength, steps, seed=seed, **how), jsonl)
 
 
@@ -185,7 +185,7 @@ def outliers(
     model = open_model(run, own_prior)
     warn_unavailable(model)
     space = Space.open(run, model=model, label=label)
-    lines = [line for part in chunks(source) for line in part]
+    lines = [line for part in chunks(model, source) for line in part]
     found = space.outliers(lines, by=by, samples=samples, seed=seed)
     warn_far(space, found)
     if not jsonl:
@@ -217,7 +217,9 @@ def cluster(
       midsentence cluster runs/poems lines.txt -k 4 --jsonl
     """
     space = open_space(run, label)
-    lines = None if source is None else [line for part in chunks(source) for line in part]
+    lines = (
+        None if source is None else [line for part in chunks(space.model, source) for line in part]
+    )
     found = space.cluster(k, lines, examples=examples, seed=seed, **how)
     warn_far(space, [c.centre for c in found])
     for c in found:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import OwnPrior, Run
+from .cli_options import OwnPrior, Run, chunks
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from .space import Space
+    from .bundle import TextVAE
 
 Host = Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")]
+KEY = "MIDSENTENCE_API_KEY"
 Key = Annotated[
     str | None,
-    typer.Option(envvar="MIDSENTENCE_API_KEY", help="What clients must know."),
+    typer.Option(envvar=KEY, help="What clients must know."),
 ]
 AllowHost = Annotated[
     list[str], typer.Option(help="A name this is reached by, besides localhost; may be repeated.")
@@ -58,7 +59,9 @@ def explore(
     allow_host: AllowHost = [],  # noqa: B006 (never changed)
     sentences: Sentences = 20_000,
     umap: Annotated[bool, typer.Option("--umap", help="Also a UMAP view (extra map).")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="A run that is being trained.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="A run that is being trained; a small map.")
+    ] = False,
     own_prior: OwnPrior = False,
 ) -> None:
     """A page to look at the latent space and move about in it, served with the service.
@@ -68,6 +71,8 @@ def explore(
       midsentence explore runs/poems        then open http://localhost:8000
     """
     if watch:
+        if corpus or umap:
+            raise UserError("the map of a training has neither --corpus nor --umap: leave them out")
         if not run.is_dir():
             raise UserError(f"{run}: no such folder; `midsentence train --watch` makes one")
         server = _installed()
@@ -106,13 +111,14 @@ def _start(
         raise UserError(f"{error.name} is not installed: pip install 'midsentence[web]'") from None
     from . import directions
     from .bundle import TextVAE
+    from .space import open_if_it_can
 
     _guard(server, host, key)
     # First of all: that a port is taken should be said at once.
     with server.listening(host, port) as bound:
         model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
         print(f"{run}: finding where its sentences lie ...", file=sys.stderr)
-        space = _space(run, model, sentences)
+        space = open_if_it_can(run, model, sentences)
         found = {}
         for name in directions.names(run):
             try:
@@ -124,7 +130,7 @@ def _start(
             from .web import explorer as page
             from .web.atlas import Atlas
 
-            atlas = None if space is None else Atlas.of(space, _lines(corpus))
+            atlas = None if space is None else Atlas.of(space, _lines(corpus, model))
             if atlas is not None and umap:
                 print("UMAP ...", file=sys.stderr)
                 atlas.add_umap()
@@ -138,6 +144,8 @@ def _start(
 
 def _guard(server: Any, host: str, key: str | None) -> None:
     """Say who may use the model, if it's everyone. Raises UserError for a key that is none."""
+    if key is None and KEY in os.environ:  # typer takes an empty variable for one that is not set
+        key = ""
     if key is None and not server.is_loopback(host):
         print("anyone who reaches this port may use the model: --api-key asks for a key",
               file=sys.stderr)  # fmt: skip
@@ -190,23 +198,12 @@ class Watched:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(10)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
 
-def _space(run: Path, model: Any, sentences: int) -> "Space | None":
-    """The space of a run; None, with a line that says why, where there is none."""
-    from .space import Space
-
-    try:
-        return Space.open(run, model=model, sentences=sentences)
-    except UserError as error:
-        print(f"no map: {error}", file=sys.stderr)
-        return None
-
-
-def _lines(corpus: str | None) -> list[str]:
-    if corpus is None:
-        return []
-    from .text.readers import read
-
-    return [line.text for line in read(corpus)]
+def _lines(corpus: str | None, model: "TextVAE") -> list[str]:
+    return [] if corpus is None else [line for part in chunks(model, corpus) for line in part]

@@ -60,7 +60,7 @@ def reconstruct(
 ) -> None:
     """Each line through its posterior mean and back (greedily unless told otherwise)."""
     model = open_model(run)
-    for lines in chunks(source):
+    for lines in chunks(model, source):
         for line, back in zip(
             lines, model.reconstruct(lines, label=label, seed=seed, **how), strict=True
         ):
@@ -116,7 +116,7 @@ def encode(
     if npy and npy.exists():
         raise UserError(f"{npy} exists: choose another name for --npy")
     arrays = []
-    for lines in chunks(source):
+    for lines in chunks(model, source):
         z = model.encode(lines, label=label)
         if npy:
             arrays.append(z.numpy())
@@ -162,7 +162,7 @@ def score(
     warn_unavailable(model)
     if not jsonl:
         say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
-    for lines in chunks(source, 64):
+    for lines in chunks(model, source, 64):
         for s in model.score(lines, samples, label=label, seed=seed):
             say_json(**asdict(s)) if jsonl else say(
                 f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"

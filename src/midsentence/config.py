@@ -85,11 +85,9 @@ def compose(
     recipe: str | None = None, file: Path | None = None, overrides: list[str] | None = None
 ) -> Config:
     """Defaults < recipe < file < ``a.b=c`` overrides. Raises UserError, naming the wrong key."""
-    tree: dict[str, Any] = {}
-    if recipe:
-        _merge(tree, read_recipe(recipe))
-        tree["recipe"] = recipe
-    return _laid_over(tree, file, overrides or [])
+    config = _laid_over(read_recipe(recipe) if recipe else {}, file, overrides or [])
+    config.recipe = recipe or config.recipe
+    return config
 
 
 def override(config: Config, overrides: list[str], file: Path | None = None) -> Config:
@@ -102,7 +100,8 @@ def _laid_over(tree: dict[str, Any], file: Path | None, overrides: list[str]) ->
         if not file.is_file():
             raise UserError(f"{file}: no such configuration file")
         _merge(tree, parse_toml(read_text(file), str(file)))
-    for text in overrides:
+    # A kind first, wherever it stands: the other settings are that kind's.
+    for text in sorted(overrides, key=lambda text: not _name(text).endswith(".kind")):
         _merge(tree, _override(text))
     return resolve(tree)
 
@@ -224,15 +223,21 @@ def read_recipe(name: str) -> dict[str, Any]:
     return parse_toml(text, f"recipe {name}")
 
 
+def _name(text: str) -> str:
+    return text.partition("=")[0].strip()
+
+
 def _override(text: str) -> dict[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
+    path, (_, equals, value) = _name(text), text.partition("=")
+    if not equals or not path:
         raise UserError(f"--set {text}: write it as name=value, for instance latent=64")
+    if path == "recipe":
+        raise UserError(f"--set {text}: a recipe is many settings, --recipe {value.strip()}")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
         parsed = value.strip()  # a bare word is a string
-    for key in reversed(path.strip().split(".")):
+    for key in reversed(path.split(".")):
         parsed = {key: parsed}
     return dict(parsed)
 
@@ -242,13 +247,16 @@ def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
     for key, value in other.items():
         held = tree.get(key)
         if isinstance(value, Mapping):
-            if not isinstance(held, dict) or held.get("kind") != value.get(
-                "kind", held.get("kind")
-            ):
+            if not isinstance(held, dict) or _another(held, value):
                 held = tree[key] = {}
             _merge(held, value)
         else:
             tree[key] = value
+
+
+def _another(held: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Is it another kind of part?"""
+    return "kind" in held and held["kind"] != value.get("kind", held["kind"])
 
 
 def _first(error: ValidationError) -> str:

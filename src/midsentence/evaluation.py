@@ -144,6 +144,9 @@ def evaluations(run: Path) -> dict[str, dict[str, float]]:
 def side_by_side(runs: Sequence[Path]) -> tuple[dict[str, dict[str, float]], list[str]]:
     """The tables of a part of the text that all runs were evaluated on, the test's if it can be,
     and what is to be known of them. Raises UserError where there is none."""
+    for run in runs:
+        if not run.is_dir():
+            raise UserError(f"{run}: no such folder")
     held = {run: evaluations(run) for run in runs}
     for run, tables in held.items():
         if not tables:
@@ -155,7 +158,9 @@ def side_by_side(runs: Sequence[Path]) -> tuple[dict[str, dict[str, float]], lis
         raise UserError(
             f"the runs were not evaluated on the same part: midsentence evaluate {without[0]}"
         )
-    part, notes = "test" if "test" in common else common[0], []
+    # The quick one is of fewer sentences and samples than any that was asked for.
+    part = min(common, key=lambda part: (part != "test", part == "quick"))
+    notes = []
     if 0 < len(without) < len(held):
         notes = [f"not all have a test table: midsentence evaluate {without[0]}"]
     columns = {
@@ -164,8 +169,8 @@ def side_by_side(runs: Sequence[Path]) -> tuple[dict[str, dict[str, float]], lis
         for name, table in tables.items()
         if name.partition(", ")[0] == part
     }
-    if len({table.get("sentences") for table in columns.values()}) > 1:
-        notes.append("these are not of as many sentences each: not the same text")
+    if len({(table.get("sentences"), table.get("bytes")) for table in columns.values()}) > 1:
+        notes.append("these are not of as many sentences and bytes each: not the same text")
     return columns, notes
 
 

@@ -1,5 +1,7 @@
 """From a text file to a trained model and its report: what `midsentence train` does, in Python."""
 
+import errno
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,19 +65,26 @@ def train(
             return _begin(corpus, out, recipe, file, settings, valid, test, listener)
 
         def follow() -> tuple[Config, Corpus]:
-            return _resume(corpus, out, recipe, settings if resume else ())
+            return _resume(corpus, out, None, settings if resume else ())
 
         try:
             config, data = processes.lead(begin, follow)
             return _train(config, data, out, resume, listener)
         except OSError as error:
-            begun = (out / "config.toml").exists()
-            raise UserError(
-                f"{error.filename or out} cannot be written ({error.strerror or error}). "
-                "What was saved before is whole: make room, then train again"
-                + begun
-                * " with --resume"
-            ) from None
+            raise UserError(_trouble(error, out)) from None
+
+
+def _trouble(error: OSError, out: Path) -> str:
+    """One line about a file that could not be read or written, and what to do."""
+    where, why = Path(error.filename or out), error.strerror or error
+    if not (where == out or out in where.parents):
+        return f"{where}: {why}"
+    mend = "choose another --out"
+    if os.access(out / "config.toml", os.F_OK):
+        mend = "what was saved before is whole: make room, then train again with --resume"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        mend = "make room, then train again"
+    return f"{where} cannot be written ({why}): {mend}"
 
 
 def _train(
@@ -146,6 +155,11 @@ def _begin(
     if any(name != "corpus" and not unfinished(name) for name in held):
         raise UserError(f"{out} is not empty and not a run: choose another --out")
     asked = config.corpus
+    if asked.source in (
+        None,
+        corpus,
+    ):  # else they are another corpus's, whose run's settings it has
+        valid, test = valid or asked.valid, test or asked.test
     asked.source, asked.valid, asked.test = corpus, valid, test
     data = prepare(
         corpus,
@@ -172,6 +186,12 @@ def _begin(
     clean(out)
     write_whole(out / "config.toml", config.save)
     return config, data
+
+
+def _apart(a: Config, b: Config) -> bool:
+    """Do they differ in anything that a file of settings decides, also if it is another run's?"""
+    elsewhere: Any = {"recipe": True, "corpus": {"source", "valid", "test"}, "labels": {"shares"}}
+    return a.model_dump(exclude=elsewhere) != b.model_dump(exclude=elsewhere)
 
 
 def _spelled(*names: Path | str | None) -> None:
@@ -227,7 +247,7 @@ def _resume(
     if recipe and recipe != config.recipe:
         raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
     changed = configuration.override(config, list(settings))
-    if file and configuration.override(config, list(settings), file) != changed:
+    if file and _apart(configuration.override(config, list(settings), file), changed):
         raise UserError(
             f"{out} was begun with other settings than {file} has: leave --config out, "
             "and say with --set what is to be different"

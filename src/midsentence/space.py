@@ -293,3 +293,12 @@ class Space:
             close = latent.nearest(centres[number][None], points[rows], examples)[1][0]
             found.append(Cluster(len(rows), centre, text(rows[close].tolist())))
         return sorted(found, key=lambda c: c.size, reverse=True)
+
+
+def open_if_it_can(run: Path, model: TextVAE, sentences: int) -> Space | None:
+    """The space of a run; None, with a line on stderr that says why, where there is none."""
+    try:
+        return Space.open(run, model=model, sentences=sentences)
+    except UserError as error:
+        print(f"no map: {error}", file=sys.stderr)
+        return None

@@ -124,11 +124,13 @@ def busy(folder: Path) -> bool:
 
 
 def _locked(handle: int, kind: int) -> bool:
-    """Whether the lock could be had at once."""
+    """Whether the lock could be had at once, or there are none in this file system."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:  # some network file systems: better trained without than not at all
+        return True
     return True
 
 

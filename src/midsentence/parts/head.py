@@ -35,8 +35,8 @@ class Head(nn.Module):
     is reported while training is then an estimate, a little too high; what is validated, evaluated
     and written is exact.
 
-    precision: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the processor multiplies it
-    natively).
+    Its products are in `precision`: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the
+    processor multiplies it natively).
     """
 
     gives_rows = False

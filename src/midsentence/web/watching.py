@@ -10,7 +10,7 @@ from typing import Any
 from ..bundle import TextVAE
 from ..errors import UserError
 from ..opening import read_json
-from ..space import Space
+from ..space import open_if_it_can
 from . import explorer, service
 from .atlas import Atlas
 from .card import Card
@@ -31,6 +31,7 @@ class Latest:
         self.run, self.hosts, self.key, self.with_parent = run, hosts, key, with_parent
         self.app: Gate = explorer.waiting(run, hosts, key)
         self.seen: Any = None
+        self.trouble: str | None = None
         self.weights: str | None = None
         self.ending = threading.Event()
         threading.Thread(target=self._look, name="watch", daemon=True).start()
@@ -63,13 +64,16 @@ class Latest:
             newest = read_json(self.run / "manifest.json")["files"]["model.safetensors"]
             if model.weights != self.weights:
                 self._serve(model)
-        except (UserError, OSError):  # it is just being written: next time
+        except (UserError, OSError) as error:  # it is just being written: next time
+            if str(error) == self.trouble:  # or not
+                print(f"{self.run}: {error}", file=sys.stderr)
+            self.trouble = None if str(error) == self.trouble else str(error)
             return
         if model.weights == newest:  # the manifest is there before the files, and the old ones pass
             self.seen = now
 
     def _serve(self, model: TextVAE) -> None:
-        space = Space.open(self.run, model=model, sentences=SENTENCES) if model.latent else None
+        space = open_if_it_can(self.run, model, SENTENCES) if model.latent else None
         atlas = Atlas.of(space) if space is not None else None
         card = Card.of(self.run, model, space, training=True)
         before, self.app = self.app, service.create(

@@ -60,7 +60,7 @@ export function start() {
   by("point-how").addEventListener("input", changed);
   by("point-how").addEventListener("submit", (event) => event.preventDefault());
   by("again").addEventListener("click", () => { by("seed").value = (state.seed + 1) % 2 ** 31; changed(); });
-  on("relabelled", () => { if (found) attempt(ask); });
+  on("relabelled", () => { if (found && state.x !== null) attempt(ask); });
   on("renewed", () => {
     line.drop();
     found = null;
