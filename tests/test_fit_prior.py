@@ -304,8 +304,10 @@ def test_latents_are_drawn_without_decoding():
     assert not torch.equal(drawn[0], drawn[1])
 
 
-def test_what_has_no_prior_to_fit_is_refused_by_name():
+def test_what_has_no_prior_to_fit_is_refused_by_name(home):
     chosen = settings_of("mog", [])
+    with pytest.raises(UserError, match="components = 2,000,000: 1,048,576 at most"):
+        fit_prior(home / "run", "mog", ["components=2000000"])
     with pytest.raises(UserError, match="latent = 0"):
         fitting.fit_prior(language_model(), chosen, lines(9), lines(9))
     sphere = tiny(posterior={"kind": "vmf"}, prior={"kind": "sphere"})

@@ -42,6 +42,14 @@ def test_gradient_reaches_every_parameter(prior, decoder):
     assert silent(vae) == []
 
 
+def test_on_the_sphere_every_parameter_learns_that_can():
+    """What the prior can't use there is not waited for, by several processes for ever."""
+    vae = tiny(posterior={"kind": "vmf"}, prior={"kind": "sphere"}, labels=SHARES)
+    vae(labelled(), 1, Elbo())["objective"].sum().backward()
+    assert silent(vae) == []
+    assert vae.labels.vectors.weight.requires_grad
+
+
 @pytest.mark.parametrize("prior", ["normal", "flow"])
 def test_without_a_kl_every_parameter_learns_from_the_mmd(prior):
     vae = tiny(prior={"kind": prior}, labels=SHARES)

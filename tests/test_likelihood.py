@@ -182,6 +182,13 @@ def test_mutual_information_of_equal_posteriors_is_zero():
     )
 
 
+def test_mutual_information_of_a_few_is_of_the_whole_file():
+    """Sorted by what tells its sentences apart, its beginning is all alike."""
+    means = torch.tensor([0.0, 100.0]).repeat_interleave(200)[:, None]
+    found = mutual_information(Known(1.0), found_of(means, 1.0), most=100)
+    assert found == pytest.approx(math.log(2), abs=1e-4)
+
+
 def test_mutual_information_of_two_clusters_is_ln_two():
     means = torch.tensor([0.0, 100.0]).repeat(200)[:, None]
     assert mutual_information(Known(1.0), found_of(means, 1.0)) == pytest.approx(

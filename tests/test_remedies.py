@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
+from midsentence import TextVAE, config
 from midsentence.errors import UserError
+from midsentence.fitted import FittedPrior
+from midsentence.learning.kinds import build, settings_of
 from midsentence.learning.objectives import Elbo, Iwae, Mmd, Rate, mmd
 from midsentence.measuring.likelihood import importance_weighted
-from midsentence.measuring.survey import survey
+from midsentence.measuring.survey import posterior_means, survey
+from midsentence.text.tokenizer import Tokenizer
 from midsentence.vae import Pass
-from tiny import batch, lines, tiny
+from tiny import TEXT, batch, lines, tiny
 
 
 def slopes(vae, objective, samples, seed):
@@ -210,6 +214,40 @@ def test_the_encoder_s_gradient_passes_straight_through_the_refinement():
     assert all(p.grad is None for n, p in vae.named_parameters() if not n.startswith("encoder."))
     with pytest.raises(UserError, match="refine"):
         tiny(refine={"steps": 3, "rate": 0.0})
+
+
+@pytest.mark.parametrize("kind", ["mog", "diffusion"])
+def test_a_prior_that_is_fitted_afterwards_does_not_refine_otherwise(kind):
+    """Encoder and posterior stay as they are; a diffusion has no density to climb at all."""
+    vae, held = tiny(refine={"steps": 3, "rate": 0.1}), lines(6)
+    before = posterior_means(vae, held)
+    chosen = settings_of(kind, [])
+    part = build(chosen, vae.latent).double()
+    words = Tokenizer.train(TEXT, kind="word")
+    model = TextVAE(config.resolve({}), words, vae, FittedPrior(chosen, part))
+    assert model.vae.prior is part
+    assert torch.equal(posterior_means(vae, held), before)
+    vae.refinement.prior = None
+    assert not torch.equal(posterior_means(vae, held), before)
+
+
+def test_batch_norm_does_not_see_the_way_of_a_refinement():
+    vae = tiny(refine={"steps": 3, "rate": 0.1}, posterior={"gamma": 0.7}).train()
+    before = [buffer.clone() for buffer in vae.posterior.buffers()]
+    h = vae.read(batch())
+    assert all(map(torch.equal, before, vae.posterior.buffers()))
+    vae.posterior(h)
+    assert not torch.equal(before[0], next(vae.posterior.buffers()))
+
+
+def test_a_batch_of_one_has_no_distance_and_its_gradient():
+    """Several processes wait for all gradients, though a part has but one sentence."""
+    for shape in ((1, 3), (5, 0)):
+        a, b = (torch.randn(shape, requires_grad=True) for _ in "ab")
+        mmd(a, b).backward()
+        assert mmd(a, b) == 0
+        assert not a.grad.any()
+        assert not b.grad.any()
 
 
 def one_dimension(mean, scale, samples):

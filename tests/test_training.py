@@ -113,7 +113,8 @@ def test_words_a_second_leave_validation_out(corpus, tmp_path, monkeypatch):
     assert all(60 < rate <= 128 for rate in rates)  # a step is a second, a batch 128 positions
 
 
-def test_words_a_second_after_a_stop_count_the_time_before_it(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", [40, 50])
+def test_words_a_second_after_a_stop_count_the_time_before_it(corpus, tmp_path, monkeypatch, stop):
     now = [0.0]
     clock = type("clock", (), {"monotonic": staticmethod(lambda: now[0])})
     step = trainer.Trainer._step
@@ -121,7 +122,7 @@ def test_words_a_second_after_a_stop_count_the_time_before_it(corpus, tmp_path, 
     def slow_step(self, *rest):
         now[0] += 1
         step(self, *rest)
-        if self.at.step == 40 and now[0] < 1000:
+        if self.at.step == stop - 1 and now[0] < 1000:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(trainer, "time", clock)
@@ -224,6 +225,39 @@ def test_a_run_can_not_go_on_with_another_optimiser(corpus, tmp_path):
     run(corpus, out, "training.max_steps=4")
     with pytest.raises(UserError, match=r"optimizer\.kind"):
         pipeline.train(corpus, out, resume=True, settings=["optimizer.kind=mixed"])
+
+
+def test_a_rate_is_not_held_while_an_autoencoder_is_trained(corpus, tmp_path, monkeypatch):
+    """Else the new decoder would begin under the largest weight there is."""
+    found, begin = [], trainer.Trainer._begin_anew
+
+    def anew(self):
+        begin(self)
+        found.append(float(self.objective.log_m))
+
+    monkeypatch.setattr(trainer.Trainer, "_begin_anew", anew)
+    run(corpus, tmp_path / "run", "training.pretrain=0.5", "training.max_steps=40",
+        "training.epochs=99", "objective.kind=rate", "objective.exactly=true",
+        "objective.target=0.01", "beta.kind=constant")  # fmt: skip
+    assert found == [0.0]
+    held = checkpoint.latest(tmp_path / "run" / "checkpoints")[0]
+    assert held["objective.log_m"] > 0
+
+
+def test_alarms_remember_what_was_before_a_stop(corpus, tmp_path):
+    out = tmp_path / "run"
+    run(corpus, out, "training.max_steps=60", "training.epochs=99")
+    held = trainer.Trainer(
+        config.load(out / "config.toml"), Corpus.open(out / "corpus"), out, print
+    )
+    held.restore()
+    assert len(held.alarms.records) == len(records(out, "valid")) > 3
+    assert {r["beta"] for r in held.alarms.records} > {1.0}
+
+
+def test_a_language_model_has_no_posterior_of_another_kind():
+    with pytest.raises(UserError, match=r"leave posterior\.kind out"):
+        assembly.assemble(config.compose("lm", None, ["posterior.kind=lowrank"]), 20)
 
 
 def test_a_few_minutes_are_spent_on_training(corpus, tmp_path, monkeypatch):

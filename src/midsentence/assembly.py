@@ -34,8 +34,10 @@ def assemble(config: Config, vocab: int) -> VAE:
     size = config.latent
     if (size == 0) != (config.encoder["kind"] == "none"):
         raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    if size == 0 and config.posterior["kind"] != "gaussian":
+        raise UserError("a language model (latent = 0) has no posterior: leave posterior.kind out")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
         shares, refine, asked = config.labels.shares, config.refine, config.objective
         labels = Labels(shares, config.labels.size, size) if shares else None
         more = labels.size if labels else 0
@@ -47,6 +49,8 @@ def assemble(config: Config, vocab: int) -> VAE:
                 f"posterior {config.posterior['kind']!r} and prior {config.prior['kind']!r} do not "
                 "go together: 'vmf' lies on the sphere, and needs prior.kind = 'sphere' or 'vamp'"
             )
+        for unused in (labels.loc, labels.log_scale) if labels and prior.sphere else ():
+            unused.requires_grad_(False)  # the sphere can't be stretched
         learns = any(p.requires_grad for p in prior.parameters())
         if asked.get("alpha") == 1 and learns and not prior().has_rsample:
             raise UserError(

@@ -63,6 +63,8 @@ class TextVAE:
         self.fitted, self._trained_prior, self.weights = fitted, vae.prior, weights
         if fitted is not None:
             vae.prior = fitted.part
+            if vae.refinement is not None:
+                vae.refinement.prior = self._trained_prior
 
     @classmethod
     def from_pretrained(

@@ -227,7 +227,8 @@ def examined(e: Examination) -> list[tuple[str, str, str]]:
         ("first words", number(e.first_share, ".0%"),
          f"of that loss on the first {e.first_tokens} tokens; an even share is "
          f"{number(e.first_even, '.0%')}"),
-        ("gradient norms", f"{e.encoder_gradient:.3g} / {e.decoder_gradient:.3g}",
+        ("gradient norms",
+         f"{number(e.encoder_gradient, '.3g')} / {number(e.decoder_gradient, '.3g')}",
          "of encoder / of decoder"),
     ]  # fmt: skip
     return [row for row in rows if row[1].strip(" –")]

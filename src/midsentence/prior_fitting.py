@@ -6,11 +6,13 @@ from typing import Any
 
 from . import fitted
 from .bundle import TextVAE
+from .errors import UserError
 from .evaluation import evaluations, write_evaluations
 from .learning import fitting
 from .learning.kinds import settings_of
 from .text.corpus import Corpus
 from .text.store import pick
+from .weights import WIDEST
 
 SENTENCES = 100_000
 """Of the training part, that a prior is fitted to: at most so many."""
@@ -35,6 +37,8 @@ def fit_prior(
     run = Path(run)
     model = TextVAE.from_pretrained(run, prior="own")
     chosen = settings_of(kind, list(settings))
+    if chosen.get("components", 0) > WIDEST:
+        raise UserError(f"components = {chosen['components']:,}: {WIDEST:,} at most")
     fitted.vacant(run, force)
     data = Corpus.open(run / "corpus")
     train = pick(data.train, chosen["components"] if kind == "aggregate" else SENTENCES, seed)

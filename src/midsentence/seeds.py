@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 LARGEST = (1 << 43) - 1
 """A seed that a person may give: a million times it (`measuring.survey`) is still a seed."""
 
-LABELS, WORDS, SAMPLED = 1, 2, 3
-"""What is drawn for a sentence beside its z, which has the seed itself: its label, its words, and
-the words of the vocabulary that its likelihood is estimated by."""
+LABELS, WORDS, SAMPLED, BLIND = 1, 2, 3, 4
+"""What is drawn for a sentence beside its z, which has the seed itself: its label, its words, the
+words of the vocabulary that its likelihood is estimated by, and a z that knows nothing of it."""
 
 
 def seed_of(*key: int) -> int:

@@ -75,7 +75,7 @@ def density(p: Distribution, z: Float[Tensor, "*K D"]) -> Float[Tensor, "*K"]:
     try:
         found: Tensor = p.log_prob(z)
     except NotImplementedError:
-        return z.new_full(z.shape[:-1], torch.nan)
+        return z.sum(-1) * torch.nan  # and so is whatever gradient is asked for
     return found
 
 
@@ -134,9 +134,11 @@ class VAE(nn.Module):
             return torch.zeros(len(batch), dtype=torch.long, device=self.device)
         return self.labels.rows(batch.labels, len(batch))
 
-    def prior_of(self, labels: Tensor | None, count: int) -> Distribution:
-        """p(z), or p(z|y) of `count` sentences in a model with labels."""
-        p: Distribution = self.prior()
+    def prior_of(
+        self, labels: Tensor | None, count: int, prior: nn.Module | None = None
+    ) -> Distribution:
+        """p(z), or p(z|y) of `count` sentences in a model with labels; or of another `prior`."""
+        p: Distribution = (self.prior if prior is None else prior)()
         if self.labels is None or self.prior.sphere:  # the sphere can't be stretched
             return p
         return self.labels.prior(p, labels, count)
@@ -192,10 +194,7 @@ class VAE(nn.Module):
 
     def run(self, batch: Batch, samples: int = 1) -> Pass:
         """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""
-        return self.densities(batch, self.read(batch), samples)
-
-    def densities(self, batch: Batch, h: Float[Tensor, "B H"], samples: int) -> Pass:
-        """The pass that begins from a summary."""
+        h = self.read(batch)
         q, p = self.posterior(h), self.prior_of(batch.labels, len(batch))
         drawn, log_qz = draw(q, samples)
         bow = None if self.bow is None else self.bow(drawn, batch.targets, batch.mask)
@@ -207,6 +206,15 @@ class VAE(nn.Module):
             log_px = (log_px + self._scored(batch, other, samples)) / 2
             apart = self._summed(batch, self.head.apart(hidden, other), samples)
         return Pass(h, q, p, z, log_qz, density(p, z), log_px, bow, apart)
+
+    def bound(
+        self, batch: Batch, h: Float[Tensor, "B H"], prior: nn.Module | None = None
+    ) -> Float[Tensor, "B"]:
+        """The ELBO at a summary, by one z; under `prior` in place of the model's own."""
+        q, p = self.posterior(h), self.prior_of(batch.labels, len(batch), prior)
+        z, log_qz = draw(q, 1)
+        run = Pass(h, q, p, z, log_qz, density(p, z), self.log_px(batch, z))
+        return run.log_px[0] - run.kl.sum(1)
 
     def forward(
         self, batch: Batch, samples: int, objective: Callable[[Pass], Tensor]

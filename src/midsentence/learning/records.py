@@ -66,7 +66,7 @@ class Tally:
             "grad_norm": float(self.norm) / self.steps,
             "words_per_second": round(self.words / (now - self.since), 1),
         }
-        self.since = now
+        self.since, self.spent = now, 0.0
         self._clear()
         return record
 

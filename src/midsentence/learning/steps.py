@@ -138,8 +138,9 @@ class Steps:
         self.bad = torch.where(finite, 0, self.bad + 1)
         self.skipped += ~finite
         together = {name: torch.cat([each[name] for each in found]) for name in found[0]}
-        if self.objective.adapts:
-            self.objective.adapt(processes.total(together["kl"].sum()) / len(rows))
+        if self.objective.adapts and beta > 0:  # what weighs nothing answers to no weight
+            kl = processes.total(together["kl"].sum()) / len(rows)
+            self.objective.adapt(torch.where(finite.to(kl.device), kl, torch.nan))
         return together, int(self.store.lengths[rows].sum()) + len(rows), norm
 
     def _batch(self, rows: np.ndarray) -> Batch:

@@ -192,6 +192,8 @@ class Trainer:
         path = self.out / "metrics.jsonl"
         if path.exists() and processes.first():
             kept = [record for record in read(path) if record["step"] <= self.at.step]
+            for record in (r for r in kept if r["kind"] == "valid"):
+                self.alarms(record, self._beta(record["progress"]), self._beta(1.0))
             text = "".join(json.dumps(record) + "\n" for record in kept)
             write_whole(path, lambda p: p.write_text(text, "utf-8"))
 

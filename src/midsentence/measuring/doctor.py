@@ -17,17 +17,19 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from ..errors import UserError
 from ..generate import prior_sample
+from ..seeds import BLIND, seed_of
 from ..text.batches import Batch, by_length
 from ..vae import VAE, draw
 from .diagnosis import EXPECTED_OUTSIDE, Examination
 from .likelihood import (
     COSTLY,
     active_units,
+    costly,
     log_aggregate,
     most_information,
     mutual_information,
 )
-from .survey import GROUP, Sentences, Survey, groups, measuring, survey
+from .survey import GROUP, Sentences, Survey, evenly, groups, measuring, survey
 
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
 """Of active units; 0.01 is the published one, 0.1 and 0.5 leave out those that hardly move."""
@@ -48,8 +50,7 @@ def examine(
     bounds = (found.log_px - found.kl.sum(1)).double()
     other = exchanged(found.z, found.label, seed)
     labels = None if valid.labels is None else torch.as_tensor(np.asarray(valid.labels)).long()
-    # The seed itself drew the posteriors' noise.
-    blind = prior_sample(vae, len(valid), seed + 1, labels)
+    blind = prior_sample(vae, len(valid), seed_of(seed, BLIND), labels)
     swapped = found.log_px - log_px_at(vae, valid, other)
     lost = found.log_px - log_px_at(vae, valid, blind)
     encoder, decoder = gradient_norms(vae, middle(vae, valid if train is None else train), seed)
@@ -183,18 +184,15 @@ def middle(vae: VAE, sentences: Sentences) -> Batch:
 def _information(vae: VAE, found: Survey, blind: Float[Tensor, "N D"], seed: int) -> dict[str, Any]:
     """The KL's two parts, and where q(z) lies against the prior."""
     kl = _mean(found.kl.sum(1))
-    with torch.no_grad():
-        cheap = isinstance(vae.posterior(found.summary[:1]), Independent)
-    most = len(found.z) if cheap else min(COSTLY, len(found.z))
-    some = found.first(most)
+    some = found.some(COSTLY if costly(vae, found) else None)
     mi = mutual_information(vae, some)
     return {
         "kl": kl,
         "mi": mi,
         "mi_cap": most_information(some.label),
-        "marginal_kl": kl - mi,
+        "marginal_kl": _mean(some.kl.sum(1)) - mi,
         "moments_kl": moments_kl(vae, found),
-        "outside": outside(vae, some, blind[:most]),
+        "outside": outside(vae, some, blind[evenly(len(blind), len(some.z))]),
         "posterior_variance": spread(vae, found, seed).tolist(),
         "aggregate_variance": found.z.var(0, correction=0).tolist(),
     }

@@ -91,9 +91,17 @@ class Survey:
     kl: Float[Tensor, "N G"]
     label: Int[Tensor, "N"]
 
-    def first(self, most: int | None) -> "Survey":
-        """Of the first so many sentences."""
-        return Survey(*(getattr(self, field.name)[:most] for field in fields(self)))
+    def some(self, most: int | None) -> "Survey":
+        """Of so many sentences at most, evenly spaced: files may be sorted by whatever."""
+        if most is None or most >= len(self.z):
+            return self
+        rows = evenly(len(self.z), most)
+        return Survey(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def evenly(count: int, most: int) -> Int[Tensor, "M"]:
+    """`most` places among `count`, from the first to the last."""
+    return torch.linspace(0, count - 1, most, dtype=torch.double).round().long()
 
 
 def survey(vae: VAE, sentences: Sentences, seed: int = 0, *, summaries: bool = True) -> Survey:

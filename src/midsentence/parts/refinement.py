@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from .layers import frozen
@@ -26,8 +26,12 @@ class Refinement:
     through the steps, h + (refined h - h) with the bracket held fixed, where they differentiate
     through them by Hessian-vector products.
 
-    Inference is refined wherever there is inference, in measuring too. Raises UserError.
+    Inference is refined wherever there is inference, in measuring too. `prior`: the one the model
+    was trained with, where another stands in its place (`fit-prior`): the posterior remains what it
+    was. Raises UserError.
     """
+
+    prior: nn.Module | None = None
 
     def __init__(self, steps: int, rate: float):
         if steps < 1 or not rate > 0:
@@ -35,15 +39,16 @@ class Refinement:
         self.steps, self.rate = steps, rate
 
     def __call__(self, vae: "VAE", batch: "Batch", h: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
-        at = h.detach()
+        at, seen = h.detach(), [(b, b.clone()) for b in vae.posterior.buffers()]
         fixed = [p for p in vae.parameters() if p.requires_grad]
         # cuDNN has no backward pass through a recurrent net in evaluation mode.
         cudnn = torch.backends.cudnn.flags(enabled=vae.training)
         with torch.enable_grad(), cudnn, frozen(fixed):
             for _ in range(self.steps):
                 point = at.requires_grad_()
-                run = vae.densities(batch, point, samples=1)
-                (slope,) = torch.autograd.grad((run.log_px.mean(0) - run.kl.sum(1)).sum(), point)
+                (slope,) = torch.autograd.grad(vae.bound(batch, point, self.prior).sum(), point)
                 slope = slope / (slope.norm(dim=1, keepdim=True) / LONGEST).clamp_min(1)
                 at = (point + self.rate * slope).detach()
+        for buffer, before in seen:  # batch norm shall know where the steps end alone
+            buffer.copy_(before)
         return h + (at - h.detach())
