@@ -1,7 +1,7 @@
 """Optimisers with their learning-rate rules: how a gradient becomes a step."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -82,6 +82,13 @@ class Rule:
     def begin_anew(self) -> None:
         """The decoder is a new one: what was learned from validations is void."""
 
+    def state(self) -> dict[str, float]:
+        """What it knows of validations, for a checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, float], best: float) -> None:
+        """Go on from a `state`. best: the best bound there was, which older ones do not have."""
+
 
 class AdamW(Rule):
     """AdamW (Loshchilov & Hutter 2019), a line up over `warmup`, half a cosine down to `floor`.
@@ -141,7 +148,15 @@ class SGD(Rule):
         return [self.lr * 0.5**self.halved]
 
     def begin_anew(self) -> None:
-        self.halved, self.stale, self.reached = 0, 0, -math.inf
+        self.halved, self.stale = 0, 0
+        self.reached = -math.inf
+
+    def state(self) -> dict[str, float]:
+        return {"halved": self.halved, "stale": self.stale, "reached": self.reached}
+
+    def restore(self, state: Mapping[str, float], best: float) -> None:
+        self.halved, self.stale = int(state["halved"]), int(state["stale"])
+        self.reached = state.get("reached", best)
 
     @property
     def over(self) -> bool:

@@ -31,8 +31,9 @@ class Steps:
 
     A batch is computed in `parts` parts, one after the other and shared out among the processes;
     the gradient is their sum. The parts fix what is drawn: 1, 2 and 4 processes with 4 parts
-    compute the same thing, up to the order of sums. A step whose gradient is not finite changes
-    nothing and is counted.
+    compute the same thing, up to the order of sums (but for batch norm's running statistics, which
+    each process gathers of its own parts). A step whose gradient is not finite changes nothing and
+    is counted.
 
     Raises UserError for settings that don't go together.
     """

@@ -177,10 +177,7 @@ class Trainer:
         self.objective.load_state_dict({k: learned.get(k, v) for k, v in own_state.items()})
         self.average.restore({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         self.at = Position(**state["position"])
-        own = self.optimizer.__dict__
-        if "reached" in own:  # checkpoints once had none
-            own["reached"] = self.at.best
-        own.update(state["optimizer"])
+        self.optimizer.restore(state["optimizer"], self.at.best)
         if "tally" in state:
             self.tally.restore(state["tally"])
         self.steps.bad.fill_(self.at.bad)
@@ -301,9 +298,7 @@ class Trainer:
         self.steps.sound(self.at.step, tensors)
         tensors = processes.collected(tensors)
         self.at.bad, self.at.skipped = int(self.steps.bad), int(self.steps.skipped)
-        own = {
-            k: v for k, v in self.optimizer.__dict__.items() if k in ("halved", "stale", "reached")
-        }
-        state = {"position": asdict(self.at), "optimizer": own, "tally": self.tally.state()}
+        own = {"optimizer": self.optimizer.state(), "tally": self.tally.state()}
+        state = {"position": asdict(self.at), **own}
         if processes.first():
             checkpoint.save(self.out / "checkpoints", self.at.step, tensors, state)
