@@ -283,6 +283,21 @@ def test_a_run_is_served_while_it_is_trained(run, tmp_path, monkeypatch):
     thread.join(10)
 
 
+def test_a_run_that_cannot_be_watched_whole_says_so_once(run, tmp_path, monkeypatch, capsys):
+    """Without its corpus there is a model and no map; of a damaged one there is nothing to show."""
+    monkeypatch.setattr(watching, "EVERY", 0.01)
+    for name, left in (("whole", "corpus"), ("broken", "tokenizer.json")):
+        folder = shutil.copytree(run, tmp_path / name)
+        gone = folder / left
+        shutil.rmtree(gone) if gone.is_dir() else gone.write_text("")
+        app = watching.Latest(folder, LOOPBACK, None)
+        until(lambda: app.weights or len(app.trouble) == 3)  # noqa: B023
+        app.close()
+    said = capsys.readouterr().err
+    assert said.count("no map: ") == 1
+    assert said.count("tokenizer.json is damaged") == 1
+
+
 def test_a_model_that_is_just_being_replaced_is_looked_at_again(run, tmp_path, monkeypatch):
     """The manifest is written before the files, and until they are there the old ones count."""
     monkeypatch.setattr(watching, "EVERY", 0.05)

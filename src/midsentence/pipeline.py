@@ -155,10 +155,7 @@ def _begin(
     if any(name != "corpus" and not unfinished(name) for name in held):
         raise UserError(f"{out} is not empty and not a run: choose another --out")
     asked = config.corpus
-    if asked.source in (
-        None,
-        corpus,
-    ):  # else they are another corpus's, whose run's settings it has
+    if asked.source in (None, corpus):  # else a file of settings is of a run on another corpus
         valid, test = valid or asked.valid, test or asked.test
     asked.source, asked.valid, asked.test = corpus, valid, test
     data = prepare(

@@ -31,7 +31,7 @@ class Latest:
         self.run, self.hosts, self.key, self.with_parent = run, hosts, key, with_parent
         self.app: Gate = explorer.waiting(run, hosts, key)
         self.seen: Any = None
-        self.trouble: str | None = None
+        self.trouble: list[str] = []  # the last, as often as it came in a row, three times at most
         self.weights: str | None = None
         self.ending = threading.Event()
         threading.Thread(target=self._look, name="watch", daemon=True).start()
@@ -65,9 +65,9 @@ class Latest:
             if model.weights != self.weights:
                 self._serve(model)
         except (UserError, OSError) as error:  # it is just being written: next time
-            if str(error) == self.trouble:  # or not
+            self.trouble = [*(t for t in self.trouble if t == str(error)), str(error)][-3:]
+            if len(self.trouble) == 2:  # or not
                 print(f"{self.run}: {error}", file=sys.stderr)
-            self.trouble = None if str(error) == self.trouble else str(error)
             return
         if model.weights == newest:  # the manifest is there before the files, and the old ones pass
             self.seen = now
