@@ -1,5 +1,6 @@
 """Space: a model and the sentences that it learned from, to move about among."""
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
