@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import Json, Jsonl, Label, Run, Seed, chunks, say, writing
+from .cli_options import Json, Jsonl, Label, Run, Seed, all_lines, say, writing
 from .cli_space import Sentence, open_space, tell
 from .errors import UserError
 from .plain_json import dumps
@@ -63,7 +63,7 @@ def side(space: "Space", file: str | None, label: str | None, name: str) -> Any:
         raise UserError(f"say what the direction goes {name}: --{name} FILE or --{name}-label NAME")
     if label is not None:
         return space.labelled(label)
-    return [line for part in chunks(str(file)) for line in part]
+    return all_lines(space.model, str(file))
 
 
 @writing

@@ -125,6 +125,10 @@ def chunks(model: "TextVAE", source: str, size: int = 256) -> Iterator[list[str]
         yield part
 
 
+def all_lines(model: "TextVAE", source: str) -> list[str]:
+    return [line for part in chunks(model, source) for line in part]
+
+
 def say(line: str) -> None:
     try:
         print(line)

@@ -15,6 +15,7 @@ from .cli_options import (
     Run,
     Samples,
     Seed,
+    all_lines,
     chunks,
     open_model,
     say,
@@ -185,7 +186,7 @@ def outliers(
     model = open_model(run, own_prior)
     warn_unavailable(model)
     space = Space.open(run, model=model, label=label)
-    lines = [line for part in chunks(model, source) for line in part]
+    lines = all_lines(model, source)
     found = space.outliers(lines, by=by, samples=samples, seed=seed)
     warn_far(space, found)
     if not jsonl:
@@ -217,9 +218,7 @@ def cluster(
       midsentence cluster runs/poems lines.txt -k 4 --jsonl
     """
     space = open_space(run, label)
-    lines = (
-        None if source is None else [line for part in chunks(space.model, source) for line in part]
-    )
+    lines = None if source is None else all_lines(space.model, source)
     found = space.cluster(k, lines, examples=examples, seed=seed, **how)
     warn_far(space, [c.centre for c in found])
     for c in found:

@@ -5,15 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from .cli_options import OwnPrior, Run, chunks
+from .cli_options import OwnPrior, Run, all_lines
 from .errors import UserError
-
-if TYPE_CHECKING:
-    from .bundle import TextVAE
 
 Host = Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")]
@@ -130,7 +127,8 @@ def _start(
             from .web import explorer as page
             from .web.atlas import Atlas
 
-            atlas = None if space is None else Atlas.of(space, _lines(corpus, model))
+            more_lines = [] if corpus is None else all_lines(model, corpus)
+            atlas = None if space is None else Atlas.of(space, more_lines)
             if atlas is not None and umap:
                 print("UMAP ...", file=sys.stderr)
                 atlas.add_umap()
@@ -203,7 +201,3 @@ class Watched:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-
-def _lines(corpus: str | None, model: "TextVAE") -> list[str]:
-    return [] if corpus is None else [line for part in chunks(model, corpus) for line in part]

@@ -27,6 +27,7 @@ from .writing import claimed, clean, unfinished, write_whole
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
 MOST_LABELS = 1000
+ABSENT = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
 def train(
@@ -77,8 +78,8 @@ def train(
 def _trouble(error: OSError, out: Path) -> str:
     """One line about a file that could not be read or written, and what to do."""
     where, why = Path(error.filename or out), error.strerror or error
-    if not (where == out or out in where.parents):
-        return f"{where}: {why}"
+    if error.errno in ABSENT and out not in (where, *where.parents):
+        return f"{where} cannot be read ({why})"
     mend = "choose another --out"
     if os.access(out / "config.toml", os.F_OK):
         mend = "what was saved before is whole: make room, then train again with --resume"
