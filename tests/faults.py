@@ -26,7 +26,7 @@ class Disk:
     def __init__(
         self,
         folder: Path,
-        trouble: Callable[[str], None] = lambda what: None,
+        trouble: Callable[[str], None] = lambda path: None,
         at: int = 0,
         *,
         for_ever: bool = False,
@@ -45,7 +45,7 @@ class Disk:
         self.count += 1
         self.seen.append(f"{what} {Path(os.fsdecode(os.fspath(path))).name}")
         if self.count == self.at or (self.for_ever and self.count > self.at > 0):
-            self.trouble(f"{what} {os.fspath(path)!r}")
+            self.trouble(os.fsdecode(os.fspath(path)))
 
 
 def _is_saving() -> bool:
@@ -145,11 +145,11 @@ def watched(disk: Disk | None) -> None:
 
 
 def failing(number: int) -> Callable[[str], None]:
-    def trouble(what: str) -> None:
-        raise OSError(number, os.strerror(number), what)
+    def trouble(path: str) -> None:
+        raise OSError(number, os.strerror(number), path)
 
     return trouble
 
 
-def dying(what: str) -> None:
+def dying(path: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
