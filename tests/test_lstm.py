@@ -1,5 +1,8 @@
 """An LSTM's gradient is right whatever the processor's library makes of it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -151,3 +154,11 @@ def test_looking_for_it_takes_no_random_numbers(afresh, monkeypatch):
     torch.manual_seed(3)
     assert lstm._measured_wrong(4, 8)
     assert torch.equal(torch.rand(1), first)
+
+
+def test_nobody_waits_for_the_compiler_who_does_not_compile():
+    look = (
+        "import sys, midsentence.cli, midsentence.evaluation, midsentence.pipeline\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", look], check=True)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..parts.lstm import hide_from_compiler
+
 
 def compile_in_place(module: nn.Module, tell: Callable[[str], None]) -> None:
     """From now on `module` runs through torch.compile, or as it is if it cannot be compiled.
@@ -14,6 +16,7 @@ def compile_in_place(module: nn.Module, tell: Callable[[str], None]) -> None:
     tell: given one line if that happens. A mistake of the module's own is raised as ever, by the
     module itself. Shapes are symbolic, since every batch has another.
     """
+    hide_from_compiler()
     plain = module.forward
     quick: Any = torch.compile(plain, dynamic=True)
 

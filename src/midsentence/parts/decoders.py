@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
+from . import lstm
 from .injection import WAYS, LatentInput, LatentOutput, check_injection
 from .layers import Block, Dropout, check_heads, dropout, positions
-from .lstm import gradient_is_wrong, one_layer
 from .together import lstm_together
 
 State = dict[str, Tensor]
@@ -141,7 +141,7 @@ class RecurrentDecoder(Decoder):
         hidden = lstm_together(net, words, latents, state["h"][:, 0], state["c"][:, 0])
         for layer in range(1, self.layers):
             begun = [state[name][None, :, layer].contiguous() for name in "hc"]
-            hidden = one_layer(hidden, begun, self._weights(layer))[0]
+            hidden = lstm.one_layer(hidden, begun, self._weights(layer))[0]
         return self.leave(hidden, every)
 
     def _read(self, x: Tensor, carried: Any) -> tuple[Tensor, Any]:
@@ -149,13 +149,13 @@ class RecurrentDecoder(Decoder):
         net, states = self.net, carried if isinstance(self.net, nn.LSTM) else (carried,)
         locked = self.dropout.locked and self.dropout.p > 0 and self.layers > 1
         layerwise = self.training and (self.weight_drop > 0 or locked)
-        if not layerwise and not gradient_is_wrong(net, x):
+        if not layerwise and not lstm.gradient_is_wrong(net, x):
             read: tuple[Tensor, Any] = net(x, carried)
             return read
         ends = []
         for layer in range(self.layers):
             x = self.dropout(x) if layer else x
-            x, *end = one_layer(x, [s[layer, None] for s in states], self._weights(layer))
+            x, *end = lstm.one_layer(x, [s[layer, None] for s in states], self._weights(layer))
             ends.append(end)
         after = [torch.cat(layers) for layers in zip(*ends, strict=True)]
         return x, after if len(after) > 1 else after[0]

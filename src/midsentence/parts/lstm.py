@@ -15,6 +15,17 @@ WRONG = 0.1
 """Relative error of a gradient in bf16; rounding alone makes half a hundredth."""
 
 
+@lru_cache(1)  # once
+def hide_from_compiler() -> None:
+    """From now on torch.compile calls these and does not look into them: it would unroll a layer,
+    for each length anew, and answer for a net of its own. Call them as `lstm.one_layer`.
+
+    Not by decorators: those import the compiler, which takes as long as torch, in every command.
+    """
+    for function in (one_layer, gradient_is_wrong):
+        globals()[function.__name__] = torch.compiler.disable(function)
+
+
 def read(net: Any, x: Float[Tensor, "N T X"]) -> Float[Tensor, "N T H"]:
     """Hidden states of an `nn.LSTM` or `nn.GRU` of one layer over x."""
     if not gradient_is_wrong(net, x):
@@ -24,7 +35,6 @@ def read(net: Any, x: Float[Tensor, "N T X"]) -> Float[Tensor, "N T H"]:
     return one_layer(x, [nothing, nothing], list(net.parameters()))[0]
 
 
-@torch.compiler.disable  # which would unroll it, for each length anew
 def one_layer(
     x: Float[Tensor, "N T X"],
     start: Sequence[Float[Tensor, "1 N H"]],
@@ -48,7 +58,6 @@ def _own_layer(x: Tensor, start: Sequence[Tensor], weights: Sequence[Tensor]) ->
     return hidden, h[None], c[None]
 
 
-@torch.compiler.disable  # which would answer for a net of its own
 def gradient_is_wrong(net: nn.Module, x: Tensor) -> bool:
     """Would torch's own forward of `net` over x lead to a wrong gradient?
 
