@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from midsentence import UserError, evaluation, launch, pipeline
+from midsentence.cli import app
 from midsentence.learning import checkpoint
 from several import CASES, FAST, settings, train_all
 
@@ -79,10 +81,8 @@ def under_way(run, parent):
 
 
 def children(parent):
-    """Their numbers, the oldest first."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(parent.pid)], capture_output=True, text=True, check=True
-    )
+    """Numbers of the processes that this number began, the oldest first."""
+    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True)
     return [*map(int, found.stdout.split())]
 
 
@@ -180,7 +180,7 @@ def test_when_a_node_is_lost_the_other_ends_with_one_line(corpus, tmp_path):
     port, long = free_port(), [*settings("plain"), "training.max_steps=100000"]
     nodes = [node(rank, port, corpus, tmp_path / "run", *long) for rank in range(2)]
     under_way(tmp_path / "run", nodes[0])
-    for child in [*children(nodes[1]), nodes[1].pid]:
+    for child in [*children(nodes[1].pid), nodes[1].pid]:
         os.kill(child, signal.SIGKILL)
     _, said = nodes[0].communicate(timeout=60)
     nodes[1].communicate()
@@ -207,7 +207,7 @@ def test_when_one_is_killed_all_end_with_one_line(corpus, tmp_path):
         stderr=subprocess.PIPE, text=True, env={**os.environ, **QUIET},
     )  # fmt: skip
     under_way(tmp_path / "run", parent)
-    os.kill(children(parent)[1], signal.SIGKILL)
+    os.kill(children(parent.pid)[1], signal.SIGKILL)
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 1
     complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
@@ -239,28 +239,45 @@ def test_one_killed_while_the_corpus_is_prepared(tmp_path):
             assert parent.poll() is None, parent.communicate()
             time.sleep(0.1)
         time.sleep(1)
-        os.kill(children(parent)[which], signal.SIGKILL)
+        os.kill(children(parent.pid)[which], signal.SIGKILL)
         _, said = parent.communicate("a b c\n" * 400, timeout=60)
         assert parent.returncode == 1
         assert "--resume" in assert_one_line(said)
 
 
-def test_one_killed_while_a_model_is_evaluated(much, alone):
-    long = ("evaluate", alone / "plain", much, "--samples", 2_500, "--devices", 2)
-    for which in (1, 0):
-        parent = command(*long)
-        time.sleep(8)
-        os.kill(children(parent)[which], signal.SIGKILL)
-        _, said = parent.communicate(timeout=60)
-        assert parent.returncode == 1
-        assert_one_line(said)
+def given_away(text, folder):
+    """A named pipe, whose lines only one process can have, and who writes into it."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writer.start()
+    return pipe, writer
+
+
+@pytest.mark.parametrize("which", [1, 0])
+def test_one_killed_while_a_model_is_evaluated(much, alone, tmp_path, which, monkeypatch, capfd):
+    """The other one may be too busy to notice: then it does not outlive the grace."""
+    monkeypatch.setattr(launch, "GRACE", 3.0)
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    pipe, writer = given_away(much.read_text(), tmp_path)
+
+    def kill():
+        writer.join(timeout=60)  # both are there, and the first has read everything
+        time.sleep(1)
+        os.kill(children(os.getpid())[-2:][which], signal.SIGKILL)
+
+    threading.Thread(target=kill).start()
+    asked = "evaluate", alone / "plain", pipe, "--samples", 2_500
+    assert launch.launch(2, [*map(str, asked)]) == 1
+    assert_one_line(capfd.readouterr().err)
 
 
 def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_path):
     port, long = free_port(), [*settings("plain"), "training.max_steps=100000"]
     parent = node(0, port, corpus, tmp_path / "run", *long, nodes=1, each=2)
     under_way(tmp_path / "run", parent)
-    os.kill(children(parent)[0], signal.SIGKILL)
+    os.kill(children(parent.pid)[0], signal.SIGKILL)
     _, said = parent.communicate(timeout=60)
     assert parent.returncode != 0
     complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
@@ -273,7 +290,7 @@ def test_under_torchrun_one_killed_while_a_model_is_evaluated(much, alone):
     long = ("evaluate", alone / "plain", much, "--samples", 2_500)
     parent = torchrun(free_port(), *long)
     time.sleep(12)
-    os.kill(children(parent)[1], signal.SIGKILL)
+    os.kill(children(parent.pid)[1], signal.SIGKILL)
     _, said = parent.communicate(timeout=60)
     assert parent.returncode != 0
     complaints = [line for line in said.splitlines() if line.startswith("midsentence:")]
@@ -283,22 +300,21 @@ def test_under_torchrun_one_killed_while_a_model_is_evaluated(much, alone):
 def test_evaluate_and_sample_by_two_say_what_one_says(corpus, alone, tmp_path):
     run = alone / "iwae"
     text = Path(corpus).read_text()
-    pipe = tmp_path / "pipe"  # whose lines only one process can have
-    os.mkfifo(pipe)
-    threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
+    pipe, _ = given_away(text, tmp_path)
     sampling = ("sample", run, "-n", 9, "--seed", 3)
     measuring = ("evaluate", run, "--json", "--samples", 20)
-    for given, stdin in ((sampling, None), ((*measuring, corpus), None), ((*measuring, "-"), text)):
-        again = [pipe if part == corpus else part for part in given]
-        one = command(*given, stdin=subprocess.PIPE)
-        two = command(*again, "--devices", 2, stdin=subprocess.PIPE)
-        found, said = one.communicate(stdin, timeout=100)
-        other, heard = two.communicate(stdin, timeout=100)
-        assert one.returncode == two.returncode == 0, said + heard
+    written, measured = (
+        CliRunner().invoke(app, [*map(str, given)], catch_exceptions=False).stdout
+        for given in (sampling, (*measuring, corpus))
+    )
+    for given, stdin in (sampling, None), ((*measuring, pipe), None), ((*measuring, "-"), text):
+        two = command(*given, "--devices", 2, stdin=subprocess.PIPE)
+        found, said = two.communicate(stdin, timeout=100)
+        assert two.returncode == 0, said
         if given is sampling:
-            assert other == found and len(found.splitlines()) == 9
+            assert found == written and len(found.splitlines()) == 9
         else:
-            assert json.loads(other) == pytest.approx(json.loads(found), rel=1e-5, abs=1e-6)
+            assert json.loads(found) == pytest.approx(json.loads(measured), rel=1e-5, abs=1e-6)
 
 
 def test_ctrl_c_saves_once_and_all_end(corpus, tmp_path):
