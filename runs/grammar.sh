@@ -1,7 +1,7 @@
 #!/bin/sh
 # The grammar with a known truth: a VAE, the language model, and the four GRU and Transformer
 # pairings, then all of them against the entropy. About 35 minutes on two cores. SET: a setting for all
-# (README's table: SET=head.sampled_words=0).
+# (the table of docs/results.md: SET=head.sampled_words=0).
 set -eu
 BIN=${BIN:-.venv/bin}
 . "${0%/*}/once.sh"

@@ -57,7 +57,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """The table: importance-weighted NLL, PPL, bits a byte, KL, information, active units.
+    """The table: importance-weighted NLL, PPL, bits per byte, KL, information, active units.
 
     Under the fitted prior, if there is one. With --proposal the importance samples of the NLL are
     of Gaussians of any covariance, fitted to the run's validation sentences; all else is of the
@@ -219,8 +219,9 @@ def doctor(
 
       midsentence doctor runs/poems --json | jq .verdict
 
-    The verdict is healthy, collapsing, collapsed, over-fitted latent, prior hole, or first words
-    only. Figures are nats per sentence, on validation sentences.
+    The verdict is healthy, collapsing, collapsed, over-fitted latent, prior hole, first words only,
+    diverged, or no latent (a language model). Figures are nats per sentence, on validation
+    sentences.
     """
     from . import checkup, console
 

@@ -18,10 +18,12 @@ class CorpusSettings(Section):
 
     source: files, patterns, ``-`` or ``builtin:NAME``; the command line says it. valid: a file to
     validate on (`--valid`). test: a file to test on (`--test`). text_field: the text's column in a
-    table, by name or number. label_field: the label's. valid_fraction: the part of the lines that
+    table, by its name in the first row, or by number from 0 in a table without such a row.
+    label_field: the label's. valid_fraction: the part of the lines that
     is for validation, where no file is. test_fraction: the part that is for the test. max_tokens:
-    longer sentences are left out. max_chars: a longer line is one that cannot be read. on_bad: such
-    lines are an ``error``; ``skip`` leaves them out, ``replace`` reads what can be.
+    longer sentences are left out. max_chars: longer lines count as unreadable. on_bad: what to do
+    with unreadable lines: stop (``error``), leave them out (``skip``), or repair what can be
+    (``replace``).
     """
 
     source: str | list[str] | None = None
@@ -96,16 +98,17 @@ class TrainingSettings(Section):
 
     epochs: times through the corpus at most, 0.5 is half of it. max_steps: steps at most.
     max_minutes: minutes of training at most. device: ``cpu``, ``cuda``, or ``auto``. threads: of
-    torch; by itself as many as it finds cores. tensorboard: figures for it too, in the run's
+    torch; by default one a core. tensorboard: figures for it too, in the run's
     folder. clip: the norm that a gradient may have. batch_sentences: sentences of a batch at most.
     batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
-    of mean length have where that is more. init: bound of a uniform initialisation of everything
-    but embeddings (U(+-0.1)), as the published protocol has it; without it PyTorch's own. parts: a
+    of mean length have where that is more. init: initialise all weights but embeddings
+    uniformly within plus or minus this (embeddings: 0.1), as the published protocol does; without
+    it PyTorch's defaults. parts: a
     batch is computed in so many parts, one after the other or by several processes at once; by
     itself one a process. strategy: ``ddp``, or ``fsdp`` where moments and gradients are too large
     for one process (`learning.sharding`). recompute: Transformer layers keep only what goes in.
-    patience: validations without a better bound until training stops, counted once the KL's weight
-    has come to its end; 0 never stops. validations: how many an epoch, about eight a run at least.
+    patience: stop after so many validations without a better bound, counted once KL annealing has
+    ended; 0: never. validations: how many an epoch, about eight a run at least.
     valid_sentences: of a larger validation part so many, the same ones each time, are validated on,
     so that neither time nor memory grows with the corpus. compile: encoder and decoder through
     torch.compile while training, if there is a compiler. aggressive: steps of the encoder at most
