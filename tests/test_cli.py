@@ -112,6 +112,7 @@ def test_encode_and_decode_are_a_pipe(home):
     assert call("encode run text.txt --npy z.npy", cwd=home).returncode == 0
     assert np.load(home / "z.npy").shape == (len(LINES), 4)
     assert len(call("decode run z.npy", cwd=home).stdout.decode().splitlines()) == len(LINES)
+    assert b"make it first" in call("encode run text.txt --npy no/z.npy", cwd=home).stderr
     again = call("encode run text.txt --npy z.npy", cwd=home)
     assert again.returncode == 1
     assert b"exists" in again.stderr

@@ -121,6 +121,8 @@ def test_config_json_says_what_the_model_is(fitted):
     assert facts["labels"] == model.labels == ["sees", "likes"]
     assert facts["fitted_prior"]["kind"] == "mog"
     assert facts["eos_token_id"] == EOS
+    own = TextVAE.from_pretrained(run, prior="own")
+    assert facts["parameters"] == sum(p.numel() for p in own.vae.parameters())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -288,6 +290,14 @@ def test_sentences_are_read_as_pytorch_reads_them(ort, encoder, tmp_path):
 @pytest.mark.parametrize("posterior", ["lowrank", "iaf"])
 def test_posteriors_other_than_diagonal_give_what_they_know(ort, posterior, tmp_path):
     same_posterior(ort, tmp_path, tiny(posterior={"kind": posterior}).float())
+
+
+def test_on_the_sphere_the_graph_reads_what_encode_does(ort, tmp_path):
+    vae = tiny(posterior={"kind": "vmf", "kappa": 5.0}, prior={"kind": "sphere"}).float()
+    onnx_export.write(tmp_path, vae)
+    graph = ort.InferenceSession(str(tmp_path / onnx_export.FOLDER / onnx_export.ENCODER))
+    found = graph.run(None, {"tokens": np.array([[4, 5, 2]])})[0]
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
 def test_what_cannot_be_a_graph_is_refused_by_name(ort, tmp_path):

@@ -328,6 +328,8 @@ def test_lines_carry_a_label(grammar: Grammar) -> None:
         (third, "lash", "lashes"),
         (past, "tow", "towed"),
         (past, "hum", "hummed"),
+        (past, "scrub", "scrubbed"),
+        (past, "refuel", "refuelled"),
         (past, "bury", "buried"),
         (past, "hide", "hid"),
     ],

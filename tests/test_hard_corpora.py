@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from midsentence import UserError, cli
+from midsentence.text import arrow
 from midsentence.text.corpus import Corpus, prepare
 from midsentence.text.readers import files, read
 from midsentence.text.tolerance import Bad
@@ -275,6 +276,12 @@ def test_parquet_and_arrow(tmp_path):
         assert found == wanted, name
         with pytest.raises(UserError, match="no column 'txt' but text, kind"):
             list(read(str(tmp_path / name), text_field="txt"))
+    sizes = [len(batch.column("text")) for batch in arrow._opened(f"{tmp_path}/a.feather")[1]([])]
+    assert max(sizes) == arrow.ROWS  # though the file is one batch
+    double = pyarrow.table([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    feather.write_feather(double, tmp_path / "double.feather", compression="uncompressed")
+    with pytest.raises(UserError, match=r"double\.feather:1: cannot be read"):
+        list(read(str(tmp_path / "double.feather")))
     parquet.write_table(table.drop_columns(["text"]), tmp_path / "b.parquet")
     assert next(read(str(tmp_path / "b.parquet"))).text == "x"  # the only column of strings
 

@@ -1,6 +1,7 @@
 """Perplexities of written text by language models: their arithmetic, and models that learn."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_only_a_language_model_of_the_same_text_is_a_judge(runs, tmp_path):
     vae, data = TextVAE.from_pretrained(runs / "vae"), Corpus.open(runs / "vae" / "corpus")
     with pytest.raises(UserError, match="does not know 100% of the real text's tokens"):
         appraise(vae, data, judge=judging.open_judge(tmp_path / "other"))
+
+
+def test_what_the_reverse_model_is_validated_on_is_from_all_over(runs, monkeypatch):
+    """Real text comes in the order of its file: its first part may be unlike the rest."""
+    parts = {}
+    monkeypatch.setattr(judging, "language_model", lambda given, *rest: parts.update(given))
+    known = SimpleNamespace(perplexity=lambda: (1.0, 0.0))
+    monkeypatch.setattr(judging, "score", lambda *given: known)
+    written = [str(i) for i in range(100)]
+    tokenizer = TextVAE.from_pretrained(runs / "lm").tokenizer
+    judging.reverse(written, TEXT, tokenizer, steps=1)
+    assert parts["valid"] == ["0", "20", "40", "60", "80"]
+    assert sorted(parts["train"] + parts["valid"]) == sorted(written)
 
 
 def test_one_sentence_is_enough_to_learn_from_and_a_stop_is_a_stop(runs, monkeypatch):

@@ -186,7 +186,7 @@ def test_json_lines(file):
     content = (
         '{"text": "a\\nb\\u0000", "y": 1}\r\n\r\n{"y": null, "text": " c "}\n{"text": "", "y": 2}'
     )
-    for name in ("a.jsonl", "a.jsonl.gz"):
+    for name in ("a.jsonl", "a.jsonl.gz", "a.ndjson"):
         found = list(read(file(content, name), label_field="y"))
         assert found == [Line("a b", "1"), Line("c", None)]
 
@@ -197,6 +197,11 @@ def test_standard_input_is_bytes_and_stays_open(monkeypatch):
     assert texts("-", text_field="1") == ["a", "é"]
     assert not stdin.buffer.closed
     refused("-", "standard input holds no line")
+
+
+def test_standard_input_may_be_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    refused("-", "standard input is closed")
 
 
 def test_a_pipe_is_read_as_it_comes(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from midsentence import (
+    Score,
     TextVAE,
     UserError,
     cloud,
@@ -90,6 +91,14 @@ def bridge():
     """Two modes, and sentences between them only along the upper half of a circle."""
     angle = torch.linspace(0, math.pi, 60)
     return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def test_a_mean_shift_is_the_same_in_parts(monkeypatch):
+    torch.manual_seed(0)
+    q, z = Aggregate(torch.randn(9, 3), torch.rand(9, 3) + 0.1), torch.randn(20, 3)
+    whole = q.shifted(z)
+    monkeypatch.setattr(latent, "ROOM", 30)
+    assert torch.allclose(whole, q.shifted(z))
 
 
 def test_a_path_along_the_density_goes_round_a_hole():
@@ -476,6 +485,31 @@ def test_vary_repeats_by_seed_and_radius_zero_is_the_reconstruction(home):
     assert said(home, "denoise run - --strength 0", "anna sees a book\n") == back
 
 
+def test_a_sentence_is_read_as_a_line_of_a_file_is(home):
+    model = TextVAE.from_pretrained(home / "run")
+    plain, pasted = model.score(["anna sees a book", " anna\tsees a book\n"], 3)
+    assert torch.equal(*model.encode([plain.text, pasted.text]).split(1))
+    assert (plain.bytes, plain.tokens) == (pasted.bytes, pasted.tokens)
+
+
+def test_a_file_of_equal_lines_is_not_the_same_again_every_256(home):
+    lines = "anna sees a book\n" * 300
+    written = said(home, "reconstruct run - --temperature 5", lines)
+    assert written[:44] != written[256:]
+    assert written == said(home, "reconstruct run - --temperature 5", lines)
+    scores = said(home, "score run - --samples 2", lines)[1:]
+    assert scores[:64] != scores[64:128]
+
+
+def test_strangeness_needs_a_likelihood(home, monkeypatch):
+    space = Space.open(home / "run")
+    nowhere = [Score("a", math.nan, math.nan, math.nan, 1, 1)] * 2
+    monkeypatch.setattr(space.model, "score", lambda *given, **more: nowhere)
+    with pytest.raises(UserError, match="--own-prior, or --by distance"):
+        space.outliers(["anna", "ben"])
+    assert len(space.outliers(["anna", "ben"], by="distance")) == 2
+
+
 def test_a_training_sentence_is_its_own_neighbour(home):
     data = cloud.Corpus.open(home / "run" / "corpus")
     line = data.train.text(data.tokenizer, [4])[0]
@@ -510,6 +544,10 @@ def test_directions_from_files_and_labels_are_used_by_edit(home):
         (f"edit run {A}", "say where to"),
         (f"edit run {A} --direction nowhere", "no direction 'nowhere'"),
         (f"edit run {A} --toward twice --method hope", "gradient, ode"),
+        (f"edit run {A} --toward twice --strength 3", "--strength is for --direction"),
+        (f"edit run {A} --direction twice --method ode", "are for --toward"),
+        (f"edit run {A} --direction twice --near 2", "are for --toward"),
+        (f"edit run {A} --toward twice --method ode --near 2", "for --method gradient"),
         ("outliers run a.txt --by luck", "not one of nll, distance"),
         ("cluster run a.txt -k 25", "1 to 24 clusters"),
         ('neighbours run ""', "is empty"),
@@ -586,6 +624,8 @@ def test_what_is_asked_in_python_is_checked_too(home):
     for ask, message in (
         (lambda: model.encode([]), "there are no sentences"),
         (lambda: model.score([]), "there are no sentences"),
+        (lambda: model.encode("anna"), "one sentence is a list of one"),
+        (lambda: model.score(["anna \ud800"]), "line 1 holds half of a UTF-16 pair"),
         (lambda: space.outliers([]), "there are no sentences"),
         (lambda: model.encode(["anna", "ben"], label=["x"]), "1 labels for 2 sentences"),
         (lambda: space.neighbours(torch.zeros(3)), "4 finite numbers"),

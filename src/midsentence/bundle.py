@@ -19,7 +19,7 @@ from .generate import Decoding, chances, generate, greedily, prior_sample
 from .measuring.likelihood import importance_weighted
 from .measuring.survey import InMemory, posterior_means, survey
 from .seeds import LABELS, seed_of
-from .text.readers import plain
+from .text.readers import cleaned, plain
 from .text.tokenizer import Tokenizer
 from .vae import VAE
 
@@ -102,19 +102,29 @@ class TextVAE:
         return self.vae.latent
 
     @property
+    def parameters(self) -> int:
+        """How many numbers training found; those of a prior fitted later are not among them."""
+        fitted = set() if self.fitted is None else set(self.fitted.part.parameters())
+        held = {*self.vae.parameters(), *self._trained_prior.parameters()} - fitted
+        return sum(p.numel() for p in held)
+
+    @property
     def labels(self) -> list[str]:
         """The labels the model is conditional on; none for most."""
         return list(self.config.labels.shares)
 
     def ids(self, lines: Sequence[str], label: Label = None) -> InMemory:
         """Lines as ids. Raises UserError for none, or an empty one, which no corpus has."""
+        if isinstance(lines, str):
+            raise UserError("one sentence is a list of one: [sentence]")
         if not lines:
             raise UserError("there are no sentences: give at least one")
+        lines = [cleaned(line) for line in lines]
         for number, line in enumerate(lines, 1):
-            if not line.strip():
+            if not line:
                 raise UserError(f"line {number} is empty; there is no sentence to read")
         rows = self._rows(label, len(lines))
-        return InMemory(self.tokenizer.encode(list(lines)), None if rows is None else rows.numpy())
+        return InMemory(self.tokenizer.encode(lines), None if rows is None else rows.numpy())
 
     def _rows(self, label: Label, count: int) -> Int[Tensor, "N"] | None:
         """Labels as numbers, -1 for none. A label of files that training did not know is none."""
@@ -229,15 +239,16 @@ class TextVAE:
     def score(
         self, lines: Sequence[str], samples: int = 500, *, label: Label = None, seed: int = 0
     ) -> list[Score]:
-        """log p(x) by `samples` importance samples with its standard error, and the KL."""
+        """log p(x) by `samples` importance samples with its standard error, and the KL (by
+        one z where it has no closed form, as under a mixture or a flow)."""
         if samples < 1:
             raise UserError("the number of samples must be at least 1")
         sentences = self.ids(lines, label)
         samples = samples if self.latent else 1
         log_p, error = importance_weighted(self.vae, sentences, samples, seed=seed)
         kl = survey(self.vae, sentences, seed, summaries=False).kl.sum(1).tolist()
-        lengths = sentences.lengths.tolist()
+        lengths, sizes = sentences.lengths.tolist(), [len(cleaned(x).encode()) for x in lines]
         return [
-            Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, len(line.encode()))
-            for i, line in enumerate(lines)
+            Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, size)
+            for i, (line, size) in enumerate(zip(lines, sizes, strict=True))
         ]

@@ -71,11 +71,18 @@ def edit(
     run: Run,
     text: Sentence,
     direction: Name = None,
-    strength: Annotated[float, typer.Option(help="1: as far as the means are apart.")] = 1.0,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="For --direction; 1, the default: as far as the means are apart."),
+    ] = None,
     toward: Names = [],  # noqa: B006
     away: NotNames = [],  # noqa: B006
-    method: Annotated[str, typer.Option(help="For --toward: gradient or ode.")] = "gradient",
-    near: Annotated[float, typer.Option(min=0.001, help="How firmly `gradient` stays.")] = 0.1,
+    method: Annotated[
+        str | None, typer.Option(help="For --toward: gradient (the default) or ode.")
+    ] = None,
+    near: Annotated[
+        float | None, typer.Option(min=0.001, help="How firmly `gradient` stays; 0.1 by default.")
+    ] = None,
     label: Label = None,
     seed: Seed = 0,
     jsonl: Jsonl = False,
@@ -94,13 +101,20 @@ def edit(
 
     if (direction is None) == (not toward and not away):
         raise UserError("say where to: --direction NAME, or --toward NAME and --away NAME")
+    if direction is None and strength is not None:
+        raise UserError("--strength is for --direction; --toward has --near")
+    if direction is not None and not method is near is None:
+        raise UserError("--method and --near are for --toward; --direction has --strength")
+    if method == "ode" and near is not None:
+        raise UserError("--near is for --method gradient; ode has no such thing")
     wanted = [(directions.read(run, name), True) for name in toward]
     wanted += [(directions.read(run, name), False) for name in away]
     along = None if direction is None else directions.read(run, direction)
     space = open_space(run, label)
     if along is not None:
-        found = space.edit(text, along, strength, seed=seed, **how)
+        found = space.edit(text, along, 1.0 if strength is None else strength, seed=seed, **how)
     else:
+        near, method = 0.1 if near is None else near, method or "gradient"
         found = space.toward(text, wanted, method=method, near=near, seed=seed, **how)
     tell(space, [found], jsonl)
 

@@ -14,7 +14,7 @@ import typer
 from .errors import UserError
 from .launch import launch, started
 from .plain_json import dumps
-from .seeds import LARGEST
+from .seeds import LARGEST, seed_of_part
 
 if TYPE_CHECKING:
     from .bundle import TextVAE
@@ -123,6 +123,14 @@ def chunks(model: "TextVAE", source: str, size: int = 256) -> Iterator[list[str]
     lines = (line.text for line in read(source, max_chars=model.config.corpus.max_chars))
     while part := list(islice(lines, size)):
         yield part
+
+
+def seeded_chunks(
+    model: "TextVAE", source: str, seed: int, size: int = 256
+) -> Iterator[tuple[list[str], int]]:
+    """The same, each with a seed of its own: equal lines must not become equal in every chunk."""
+    for number, part in enumerate(chunks(model, source, size)):
+        yield part, seed_of_part(seed, number)
 
 
 def all_lines(model: "TextVAE", source: str) -> list[str]:

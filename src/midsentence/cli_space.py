@@ -16,10 +16,10 @@ from .cli_options import (
     Samples,
     Seed,
     all_lines,
-    chunks,
     open_model,
     say,
     say_json,
+    seeded_chunks,
     warn_far,
     warn_unavailable,
     writing,
@@ -158,8 +158,8 @@ def denoise(
       cat typos.txt | midsentence denoise runs/poems - --strength 0.3
     """
     space = open_space(run, label)
-    for lines in chunks(space.model, source):
-        tell(space, space.denoise(lines, strength, steps, seed=seed, **how), jsonl)
+    for lines, own in seeded_chunks(space.model, source, seed):
+        tell(space, space.denoise(lines, strength, steps, seed=own, **how), jsonl)
 
 
 def outliers(

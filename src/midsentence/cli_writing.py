@@ -18,6 +18,7 @@ from .cli_options import (
     open_model,
     say,
     say_json,
+    seeded_chunks,
     spread,
     warn_far,
     warn_unavailable,
@@ -60,10 +61,9 @@ def reconstruct(
 ) -> None:
     """Each line through its posterior mean and back (greedily unless told otherwise)."""
     model = open_model(run)
-    for lines in chunks(model, source):
-        for line, back in zip(
-            lines, model.reconstruct(lines, label=label, seed=seed, **how), strict=True
-        ):
+    for lines, own in seeded_chunks(model, source, seed):
+        written = model.reconstruct(lines, label=label, seed=own, **how)
+        for line, back in zip(lines, written, strict=True):
             say_json(text=line, reconstruction=back) if jsonl else say(back)
 
 
@@ -112,9 +112,13 @@ def encode(
     """Posterior means, as JSON lines {"text", "z"} or one .npy array."""
     import numpy as np
 
+    from .writing import write_whole
+
     model = open_model(run)
     if npy and npy.exists():
         raise UserError(f"{npy} exists: choose another name for --npy")
+    if npy and not npy.parent.is_dir():
+        raise UserError(f"{npy.parent} is no folder: make it first")
     arrays = []
     for lines in chunks(model, source):
         z = model.encode(lines, label=label)
@@ -124,8 +128,12 @@ def encode(
         for line, row in zip(lines, z.tolist(), strict=True):
             say_json(text=line, z=[round(v, 6) for v in row])
     if npy:
-        with npy.open("wb") as file:
-            np.save(file, np.concatenate(arrays), allow_pickle=False)
+
+        def save(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, np.concatenate(arrays), allow_pickle=False)
+
+        write_whole(npy, save)
 
 
 @writing
@@ -162,8 +170,8 @@ def score(
     warn_unavailable(model)
     if not jsonl:
         say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
-    for lines in chunks(model, source, 64):
-        for s in model.score(lines, samples, label=label, seed=seed):
+    for lines, own in seeded_chunks(model, source, seed, 64):
+        for s in model.score(lines, samples, label=label, seed=own):
             say_json(**asdict(s)) if jsonl else say(
                 f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"
             )

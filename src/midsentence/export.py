@@ -110,7 +110,7 @@ def facts(model: TextVAE) -> dict[str, Any]:
         "eos_token_id": EOS,
         "unk_token_id": UNK,
         "max_length": min(config.corpus.max_tokens, LONGEST),
-        "parameters": sum(p.numel() for p in model.vae.parameters()),
+        "parameters": model.parameters,
         "dtype": "float32",
     }
 

@@ -91,9 +91,11 @@ class Aggregate:
         z' = (sum_n r_n V_n^-1)^-1 sum_n r_n V_n^-1 mu_n with r_n the share of q(z) that sentence n
         has. Carreira-Perpinan 2007, "Gaussian Mean-Shift Is an EM Algorithm".
         """
-        share = self.law.parts(z).softmax(1)
-        pull = share @ (self.mean * self.precision)
-        return (pull / (share @ self.precision)).to(z)
+        pulls, moved = self.mean * self.precision, []
+        for some in z.split(max(1, ROOM // len(self.mean))):
+            share = self.law.parts(some).softmax(1)
+            moved.append((share @ pulls) / (share @ self.precision))
+        return torch.cat(moved).to(z)
 
 
 KNOTS, ROUNDS = 32, 100

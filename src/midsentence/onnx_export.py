@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from .errors import UserError
+from .latent import unit
 from .text.batches import Batch
 from .text.tokenizer import BOS, EOS
 from .vae import VAE
@@ -32,8 +33,8 @@ SENTENCES, WORDS, STEPS = (Dim(name) for name in ("sentences", "words", "steps")
 class Encoder(nn.Module):
     """Words and ``</s>``, padded with 0 -> the posterior's mean and standard deviation.
 
-    A flow or a von Mises-Fisher posterior has no standard deviation: its mean alone, which is what
-    `TextVAE.encode` gives.
+    A flow or a von Mises-Fisher posterior has no standard deviation: its mean alone, on the sphere
+    its direction, which is what `TextVAE.encode` gives.
     """
 
     def __init__(self, vae: VAE):
@@ -45,7 +46,8 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         h = self.vae.encoder(Batch(nn.functional.pad(tokens, (1, 0), value=BOS)))
         q = self.vae.posterior(self.vae.joined(h, label))
-        return (q.mean, q.stddev) if spreads(q) else (q.mean,)
+        mean = unit(q.mean) if self.vae.prior.sphere else q.mean
+        return (mean, q.stddev) if spreads(q) else (mean,)
 
 
 def spreads(q: Any) -> bool:

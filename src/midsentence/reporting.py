@@ -69,7 +69,6 @@ def write_report(run: Path) -> Path:
         diagnosis = diagnose(examined, model.config.model_dump())
     facts = describe(model.config, data)
     last = records[-1] if records else {"seconds": 0.0, "step": 0}
-    parameters = sum(p.numel() for p in model.vae.parameters())
     report = Report(
         title=run.resolve().name,
         summary={
@@ -77,7 +76,7 @@ def write_report(run: Path) -> Path:
             "sentences": " / ".join(f"{facts[part]:,} {part}" for part in PARTS),
             "tokenizer": f"{facts['tokenizer']}, {facts['vocabulary']:,} tokens: {facts['reason']}",
             "recipe": model.config.recipe,
-            "parameters": f"{parameters:,}",
+            "parameters": f"{model.parameters:,}",
             "trained": f"{last['seconds'] / 60:.1f} min, {last['step']:,} steps",
         },
         settings=model.config.model_dump(exclude_none=True),

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 LARGEST = (1 << 43) - 1
 """A seed that a person may give: a million times it (`measuring.survey`) is still a seed."""
 
-LABELS, WORDS, SAMPLED, BLIND = 1, 2, 3, 4
+LABELS, WORDS, SAMPLED, BLIND, PARTS = 1, 2, 3, 4, 5
 """What is drawn for a sentence beside its z, which has the seed itself: its label, its words, the
-words of the vocabulary that its likelihood is estimated by, and a z that knows nothing of it."""
+words of the vocabulary that its likelihood is estimated by, and a z that knows nothing of it. And
+what the sentences of a later part of a file are drawn by."""
 
 
 def seed_of(*key: int) -> int:
@@ -25,6 +26,11 @@ def seed_of(*key: int) -> int:
 
     whole = [number % (1 << 64) for number in key]
     return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0])
+
+
+def seed_of_part(seed: int, number: int) -> int:
+    """For part `number`, from 0, of what does not fit at once; the first has the seed itself."""
+    return seed_of(seed, PARTS, number) % (LARGEST + 1) if number else seed
 
 
 def reseed(seed: int, device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Space: a model and the sentences that it learned from, to move about among."""
 
+import math
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -104,7 +105,7 @@ class Space:
 
     def surprise(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
         """-log q(z) in nats, q the aggregate posterior of the training sentences."""
-        return -self.q.log_density(z)
+        return -self.q.log_density(z.to(self.cloud.mean.device))
 
     def beyond(self, z: Float[Tensor, "N D"], *, drawn: bool = False) -> Float[Tensor, "N"]:
         """The share of held-out sentences that are nearer to the data than z: at less surprise.
@@ -265,6 +266,8 @@ class Space:
             raise UserError(f"--by {by} is not one of nll, distance")
         z = self.all_at(lines)
         scores = self.model.score(lines, samples, label=self.label, seed=seed)
+        if by == "nll" and any(math.isnan(s.log_px) for s in scores):
+            raise UserError("this prior has no likelihood: --own-prior, or --by distance")
         distances, shares = self.surprise(z).tolist(), self.beyond(z).tolist()
         found = [
             Outlier(s.text, -s.log_px, s.tokens, distance, share, self.is_far(share))

@@ -1,6 +1,6 @@
 """Parquet and Arrow files -> rows, through the `data` extra, a batch of rows at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
         raise UserError(f'{source} needs: pip install "midsentence[data]"') from None
     number = 0
     try:
-        schema, batches = _opened(source)
+        schema, batches_of = _opened(source)
         strings = [field.name for field in schema if _is_text(field.type)]
         if text is None:
             text = "text" if "text" in strings else strings[0] if len(strings) == 1 else None
@@ -33,7 +33,8 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
                 f"{source} has the columns {', '.join(schema.names)[:200]}: say which one is the "
                 "sentence, where there is --text-field, or give a file of lines"
             )
-        for batch in batches:
+        columns = list(dict.fromkeys(name for name in (text, label) if name is not None))
+        for batch in batches_of(columns):
             texts = batch.column(text).to_pylist()
             labels = [None] * len(texts) if label is None else batch.column(label).to_pylist()
             for found, mark in zip(texts, labels, strict=True):
@@ -41,7 +42,7 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
                 yield number, found or "", None if mark is None else str(mark)
     except FileNotFoundError:
         raise UserError(f"{source}: no such file") from None
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # Key: a name twice
         first = str(error).partition("\n")[0]
         raise UserError(f"{source}:{number + 1}: cannot be read ({first})") from None
 
@@ -54,21 +55,28 @@ def _is_text(kind: Any) -> bool:
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
-def _opened(source: str) -> tuple[Any, Iterator[Any]]:
-    """(schema, batches of rows) of a file, of which a few thousand rows are in memory."""
+def _opened(source: str) -> tuple[Any, Callable[[list[str]], Iterator[Any]]]:
+    """(schema, batches of some columns) of a file, `ROWS` rows at a time."""
     import pyarrow
 
     if Path(source).suffix.lower() == ".parquet":
         from pyarrow import parquet
 
         file = parquet.ParquetFile(source)
-        return file.schema_arrow, file.iter_batches(batch_size=ROWS)
+        return file.schema_arrow, lambda columns: file.iter_batches(ROWS, columns=columns)
     held = pyarrow.memory_map(source)
     try:
         table = pyarrow.ipc.open_file(held)
         batches = (table.get_batch(i) for i in range(table.num_record_batches))
-        return table.schema, batches
+        return table.schema, lambda columns: _cut(batches)
     except pyarrow.ArrowInvalid:
         held.seek(0)
         stream = pyarrow.ipc.open_stream(held)
-        return stream.schema, iter(stream)
+        return stream.schema, lambda columns: _cut(stream)
+
+
+def _cut(batches: Iterable[Any]) -> Iterator[Any]:
+    """A file may be one batch: it is mapped, but what becomes Python's is in memory."""
+    for batch in batches:
+        for begun in range(0, batch.num_rows, ROWS):
+            yield batch.slice(begun, ROWS)

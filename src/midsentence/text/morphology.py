@@ -28,7 +28,7 @@ PASTS = {
     "win": "won",
     "withdraw": "withdrew",
 }
-DOUBLED = {"cancel", "hum", "rig", "stop"}
+DOUBLED = {"cancel", "hum", "refuel", "scrub", "stop"}
 
 
 def _with_s(word: str) -> str:

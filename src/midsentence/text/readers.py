@@ -57,9 +57,9 @@ def read(
     .txt (or any other ending): one sentence a line. .csv, .tsv: `text_field` and `label_field` are
     column names of the first row, or column numbers from 0 in a file without a header; without
     them, a column headed ``text``, or the only column. Quotes are quotes in .csv and text in .tsv.
-    .jsonl: keys, ``text`` by default. A .gz of each is unpacked as it is read. A tab-separated
-    file of another name is read as .tsv where a field is given. .parquet, .arrow, .feather: columns
-    by name.
+    .jsonl, .ndjson: keys, ``text`` by default. A .gz of each is unpacked as it is read. A
+    tab-separated file of another name is read as .tsv where a field is given. .parquet, .arrow,
+    .feather: columns by name.
 
     Lines end in LF, CRLF or CR. Empty ones are passed over, white space around the text is taken
     off, and control characters in it become spaces. A text is at most `max_chars` long.
@@ -96,11 +96,11 @@ def _sentences(
     else:
         found = rows(raw_lines(source, max_chars, bad), kind, name, text_field, label_field, bad)
     for number, text, label in found:
-        text = _clean(text)
+        text = cleaned(text)
         if len(text) > max_chars:
             bad(_too_long(name, number, max_chars))
         elif text:
-            yield Line(text, (_clean(label) or None) if label is not None else None)
+            yield Line(text, (cleaned(label) or None) if label is not None else None)
 
 
 def raw_lines(
@@ -116,7 +116,8 @@ def _name(source: str) -> str:
     return "standard input" if source == "-" else source
 
 
-def _clean(text: str) -> str:
+def cleaned(text: str) -> str:
+    """A line as the corpus has it."""
     return plain(text).strip()
 
 

@@ -22,6 +22,8 @@ MOST_UNPACKED, MOST_TIMES = 1 << 28, 100
 
 def opened(source: str) -> AbstractContextManager[BufferedIOBase]:
     """Raises UserError."""
+    if source == "-" and sys.stdin is None:
+        raise UserError("standard input is closed: name a file")
     if source == "-":
         return nullcontext(cast(BufferedIOBase, sys.stdin.buffer))  # not ours to close
     path = Path(source)

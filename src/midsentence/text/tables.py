@@ -23,7 +23,7 @@ def rows(
     bad: Bad,
 ) -> Iterator[tuple[int, str, str | None]]:
     """(line number, text, label) of each record."""
-    if kind == ".jsonl":
+    if kind in (".jsonl", ".ndjson"):
         yield from _json_rows(lines, name, text or DEFAULT_FIELD, label, bad)
     elif kind in (".csv", ".tsv") or text is not None or label is not None:
         yield from _columns(lines, "," if kind == ".csv" else "\t", name, text, label, bad)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -19,6 +20,8 @@ from .choosing import choose
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+HALF = re.compile("[\ud800-\udfff]")
+"""Of a UTF-16 pair, which Python lets a string have."""
 FORMAT = 1
 KINDS = ("word", "char", "bpe", "unigram")
 
@@ -107,19 +110,16 @@ class Tokenizer:
         What a user types is text, so a literal ``</s>`` is an unknown word and no control id.
         Raises UserError for a string that is not Unicode text (a lone surrogate).
         """
+        for number, line in enumerate(lines, 1):
+            if not line.isascii() and HALF.search(line):
+                raise UserError(
+                    f"line {number} holds half of a UTF-16 pair: it is not Unicode text"
+                )
         if self.kind in ("word", "char"):
             # A look-up, which Python does faster and in less memory than a pre-tokenizer.
             find = self._ids.get
             return [[max(find(part, UNK), UNK) for part in _parts(self.kind, x)] for x in lines]
-        try:
-            found = self._inner.encode_batch_fast(list(lines), add_special_tokens=False)
-        except TypeError:
-            for number, line in enumerate(lines, 1):
-                if any("\ud800" <= c <= "\udfff" for c in line):
-                    raise UserError(
-                        f"line {number} holds half of a UTF-16 pair: it is not Unicode text"
-                    ) from None
-            raise
+        found = self._inner.encode_batch_fast(list(lines), add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
