@@ -53,6 +53,14 @@ def test_a_kind_that_is_said_last_takes_nothing_away(tmp_path, asked):
     assert made.tokenizer.vocab_size == 500
 
 
+def test_nothing_is_saved_that_could_not_be_loaded(tmp_path):
+    many = config.compose(None, None, [])
+    many.corpus.source = [f"/somewhere/far/away/{i:09}.txt" for i in range(30_000)]
+    with pytest.raises(UserError, match="by a pattern in quotes"):
+        many.save(tmp_path / "config.toml")
+    assert not list(tmp_path.iterdir())
+
+
 def test_saved_and_loaded_is_the_same(tmp_path):
     made = config.compose("ptb", None, ["seed=7", "training.max_minutes=2.5"])
     made.save(tmp_path / "config.toml")

@@ -9,7 +9,7 @@ import torch
 
 from midsentence import directions, latent
 from midsentence.errors import UserError
-from midsentence.generate import Decoding, chances, draw, generate, prior_sample, top, truncate
+from midsentence.generate import Chances, Decoding, draw, generate, prior_sample, top, truncate
 from midsentence.parts.decoders import DECODERS
 from midsentence.seeds import LABELS, seed_of
 from midsentence.text.batches import collate
@@ -45,7 +45,7 @@ def test_latents_at_any_batch_size_and_in_any_order(decoder):
     """Sixty of them; five hundred in `make torture`."""
     count = 500 if "TORTURE" in os.environ else 60
     vae, z, how = tiny(decoder=decoder), latents(count), Decoding(max_length=6)
-    chance = chances(count, how, seed=3)
+    chance = Chances(how, seed=3).next(count)
     whole = generate(vae, z, how, chance=chance, batch=count)
     for size in (1, 2, 3, 7, 16, 64):
         assert generate(vae, z, how, chance=chance, batch=size) == whole, size
@@ -61,7 +61,7 @@ def test_in_single_precision_too(decoder, how, precision):
     """Rounding may depend on the batch, so equality is as likely as no draw at a word's border."""
     vae, z = tiny(decoder=decoder).float(), latents(60).float()
     vae.head.precision = precision
-    chance = chances(60, how, seed=3)
+    chance = Chances(how, seed=3).next(60)
     whole = generate(vae, z, how, chance=chance, batch=60)
     for size in (1, 7, 64):
         assert generate(vae, z, how, chance=chance, batch=size) == whole, size
@@ -72,7 +72,7 @@ def test_the_words_of_a_seed_are_drawn_by_other_numbers_than_its_latents(count):
     """What one generator gives is the same wherever it is asked first."""
     vae = tiny(latent=32).float()
     z = torch.cat([prior_sample(vae, count, seed).flatten() for seed in range(40)])
-    words = [chances(count, Decoding(max_length=32), seed).flatten() for seed in range(40)]
+    words = [Chances(Decoding(max_length=32), seed).next(count).flatten() for seed in range(40)]
     labels = [torch.rand(count * 32, generator=torch.Generator().manual_seed(seed_of(seed, LABELS)))
               for seed in range(40)]  # fmt: skip
     ranks = torch.stack([z, torch.cat(words), torch.cat(labels)]).argsort(1).argsort(1).double()

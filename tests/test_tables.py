@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from midsentence import TextVAE, UserError, evaluation, pipeline
+from midsentence import TextVAE, UserError, bundle, evaluation, pipeline
 from midsentence.cli import app
 from midsentence.generate import greedily
 from tiny import TEXT
@@ -126,6 +126,22 @@ def test_a_length_alone_leaves_writing_greedy(home):
         TEXT[:9], max_length=5, seed=1
     )
     assert greedily({"temperature": 2.0}) == {"temperature": 2.0}
+
+
+def test_much_is_written_as_it_comes_and_the_same(home, monkeypatch):
+    model = TextVAE.from_pretrained(home / "run")
+    whole = model.sample(20, seed=3)
+    monkeypatch.setattr(bundle, "TOGETHER", 7)
+    given, asked = model.samples(20, seed=3), []
+    monkeypatch.setattr(
+        model,
+        "_written",
+        lambda z, *rest: asked.append(len(z)) or TextVAE._written(model, z, *rest),
+    )
+    assert [next(given) for _ in range(7)] == whole[:7]
+    assert asked == [7]
+    assert list(given) == whole[7:]
+    assert model.decode(model.encode(TEXT[:9]), seed=1) == model.reconstruct(TEXT[:9], seed=1)
 
 
 def test_a_mean_on_the_sphere_is_on_it(home, tmp_path):

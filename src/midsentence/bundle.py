@@ -1,6 +1,6 @@
 """TextVAE: strings in, strings out. A model, its tokenizer and its settings as one folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .errors import UserError
 from .fitted import FittedPrior
 from .fitted import read as read_prior
 from .fitted import write as write_prior
-from .generate import Decoding, chances, generate, greedily, prior_sample
+from .generate import Chances, Decoding, generate, greedily, prior_sample
 from .measuring.likelihood import importance_weighted
 from .measuring.survey import InMemory, posterior_means, survey
 from .seeds import LABELS, seed_of
@@ -25,6 +25,9 @@ from .vae import VAE
 
 LONGEST = 2048
 """Tokens that are written of a sentence by default at most, whatever a model's settings say."""
+
+TOGETHER = 4096
+"""Latents that are written before the first of them is given out."""
 
 Label = str | Sequence[str | None] | None
 """One label for all sentences, or one for each; None is a sentence without."""
@@ -147,8 +150,15 @@ class TextVAE:
 
         In a model with labels and without `label`, labels are drawn as often as training had them.
         """
+        return list(self.samples(n, label=label, seed=seed, **decoding))
+
+    def samples(
+        self, n: int = 10, *, label: str | None = None, seed: int = 0, **decoding: Any
+    ) -> Iterator[str]:
+        """The same, `TOGETHER` at a time, as they are written."""
         z, labels = self.draw(n, label=label, seed=seed)
-        return self.decode(z, label=labels, seed=seed, **{"temperature": 1.0} | decoding)
+        how = {"temperature": 1.0} | decoding
+        return self._write(z, self._rows(labels, n), seed=seed, **how)
 
     def draw(
         self, n: int, *, label: str | None = None, seed: int = 0
@@ -182,7 +192,7 @@ class TextVAE:
             raise UserError(f"z must be (N, {self.latent}) for this model, not {tuple(z.shape)}")
         if not z.isfinite().all():
             raise UserError("z must be finite numbers")
-        return self._write(z, self._rows(label, len(z)), seed=seed, **greedily(decoding))
+        return list(self._write(z, self._rows(label, len(z)), seed=seed, **greedily(decoding)))
 
     def _write(
         self,
@@ -192,11 +202,14 @@ class TextVAE:
         seed: int,
         batch: int | None = None,
         **decoding: Any,
-    ) -> list[str]:
+    ) -> Iterator[str]:
         longest = min(self.config.corpus.max_tokens, LONGEST)
         how = Decoding(**{"max_length": longest} | decoding)
-        chance = chances(len(z), how, seed)
-        return [plain(s) for s in self.tokenizer.decode(self._written(z, rows, how, chance, batch))]
+        chances, parts = Chances(how, seed), z.split(TOGETHER)
+        labels = [None] * len(parts) if rows is None else rows.split(TOGETHER)
+        for part, some in zip(parts, labels, strict=True):
+            ids = self._written(part, some, how, chances.next(len(part)), batch)
+            yield from map(plain, self.tokenizer.decode(ids))
 
     # The two doors through which the model is asked for anything strings are made of; who has
     # several callers at once (`web.engine`) puts them together here.

@@ -45,7 +45,7 @@ def sample(
     --top-p 0.9; for one typical sentence a latent: --greedy or --beam 5.
     """
     spread(devices)
-    for line in open_model(run, own_prior).sample(n, label=label, seed=seed, **how):
+    for line in open_model(run, own_prior).samples(n, label=label, seed=seed, **how):
         say_json(text=line) if jsonl else say(line)
 
 

@@ -17,7 +17,7 @@ import tomli_w
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from .errors import UserError
-from .opening import parse_toml, read_text
+from .opening import SMALL, parse_toml, read_text
 from .sections import (
     CorpusSettings,
     HeadSettings,
@@ -70,7 +70,14 @@ class Config(Section):
     training: TrainingSettings = TrainingSettings()
 
     def save(self, path: Path) -> None:
-        path.write_text(tomli_w.dumps(self.model_dump(exclude_none=True)), encoding="utf-8")
+        """Raises UserError for more than `load` would read again."""
+        text = tomli_w.dumps(self.model_dump(exclude_none=True))
+        if len(text.encode()) > SMALL:
+            raise UserError(
+                f"these settings take more than {SMALL:,} bytes: name the files by a pattern in "
+                "quotes ('texts/*.txt'), or have fewer labels"
+            )
+        path.write_text(text, encoding="utf-8")
 
 
 def load(path: Path) -> Config:

@@ -73,12 +73,17 @@ def prior_sample(
         return p.sample(torch.Size([] if p.batch_shape else [count]))
 
 
-def chances(count: int, how: Decoding, seed: int) -> Float[Tensor, "N T"]:
-    """All random numbers of `count` sentences, a row each: how the rows are batched later cannot
-    matter. None where nothing is drawn."""
-    width = 0 if how.greedy or how.beam else how.max_length
-    chance = torch.Generator().manual_seed(seed_of(seed, WORDS))
-    return torch.rand(count, width, generator=chance)
+class Chances:
+    """The random numbers that words are drawn by, a row for each sentence, and for all words it may
+    have: how the rows are batched cannot matter. Rows of nothing where nothing is drawn."""
+
+    def __init__(self, how: Decoding, seed: int):
+        self.width = 0 if how.greedy or how.beam else how.max_length
+        self.generator = torch.Generator().manual_seed(seed_of(seed, WORDS))
+
+    def next(self, count: int) -> Float[Tensor, "N T"]:
+        """Those of so many more sentences."""
+        return torch.rand(count, self.width, generator=self.generator)
 
 
 @torch.no_grad()
@@ -93,11 +98,11 @@ def generate(
     batch: int | None = None,
 ) -> list[list[int]]:
     """Write one sentence for each latent: ids without ``<s>`` and ``</s>``, in order. chance: the
-    random numbers, in place of `chances` by `seed`. batch: latents together, by default as many as
+    random numbers, in place of `Chances` by `seed`. batch: latents together, by default as many as
     the decoder has room for."""
     training = vae.training
     vae.eval()
-    chance = chances(len(z), how, seed) if chance is None else chance
+    chance = Chances(how, seed).next(len(z)) if chance is None else chance
     z, chance = vae.joined(z, labels), chance.to(vae.device)
     batch = batch or max(1, vae.decoder.many // max(1, how.beam))
     try:

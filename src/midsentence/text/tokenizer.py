@@ -140,7 +140,8 @@ class Tokenizer:
         return [str(self._inner.decode([int(i)], skip_special_tokens=False)) for i in ids]
 
     def save(self, path: Path) -> None:
-        """One JSON file; it appears whole or not at all."""
+        """One JSON file; it appears whole or not at all. Raises UserError for more than `load`
+        would read again."""
         content = {
             "format": FORMAT,
             "kind": self.kind,
@@ -148,6 +149,11 @@ class Tokenizer:
             "tokenizer": json.loads(self._inner.to_str()),
         }
         text = json.dumps(content, ensure_ascii=False)
+        if len(text.encode()) > LARGE:
+            raise UserError(
+                f"a vocabulary of {self.vocab_size:,} tokens takes more than {LARGE:,} bytes: set "
+                "tokenizer.vocab_size lower, or tokenizer.min_count higher"
+            )
         write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
 
     @classmethod
