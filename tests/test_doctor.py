@@ -13,6 +13,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 import sick
 from midsentence import UserError, checkup, config, pipeline
+from midsentence.assembly import assemble
 from midsentence.learning.objectives import Elbo
 from midsentence.measuring import doctor
 from midsentence.measuring.alarms import Alarms, alarms
@@ -441,6 +442,8 @@ RUNS = [
     ["objective.kind=rate"],
     ["objective.kind=iwae", "beta.kind=cyclical"],
     ["objective.kind=mmd"],
+    ["objective.kind=mmd", "objective.alpha=1.0"],
+    ["objective.kind=mmd", "objective.alpha=1.0", "posterior.kind=vmf", "prior.kind=sphere"],
     ["latent=2", "posterior.gamma=0.7", "beta.kind=constant", "encoder.dropout=0.1"],
 ]
 
@@ -456,6 +459,7 @@ def test_every_remedy_is_a_valid_change_of_the_run(verdict, settings, tmp_path):
     assert asked
     changed = config.override(run, asked)
     assert changed != run
+    assemble(changed, 20)  # nothing that would be refused
     run.save(tmp_path / "config.toml")
     said = commands(Diagnosis(verdict, (), tuple(asked)), tree, str(tmp_path), "runs/new run")
     words = shlex.split(said[-1])
@@ -480,6 +484,21 @@ def test_remedies_know_all_diseases_and_what_is_set_already():
     assert "objective.free_bits=10.0" in REMEDIES["collapsed"](e, whole)
     none = config.resolve({"objective": {"free_bits": 0}}).model_dump()
     assert "objective.free_bits=0.25" in REMEDIES["collapsed"](e, none)  # 8 nats of 32 dimensions
+
+
+@pytest.mark.parametrize("held", [0.1, 0.5, 0.7, 0.8, 0.95, 1.0])
+def test_no_remedy_goes_the_wrong_way(held):
+    tree = config.resolve({}).model_dump()
+    tree["decoder"] |= {"dropout": held, "word_dropout": held}
+    tree["beta"] |= {"over": held}
+    for latent in (1, 2, 3, 32):
+        tree["latent"] = latent
+        asked = [s for v in ("collapsing", "over-fitted latent", "first words only")
+                 for s in REMEDIES[v](FINE, tree)]  # fmt: skip
+        found = dict(s.split("=") for s in asked)
+        assert int(found.get("latent", latent)) <= latent
+        for name in ("decoder.dropout", "decoder.word_dropout", "beta.over"):
+            assert float(found.get(name, held)) >= held
 
 
 def test_a_hole_may_be_filled_without_training_and_a_pipe_has_no_name():

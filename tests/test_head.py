@@ -226,6 +226,36 @@ def test_the_gradient_of_a_sampled_normaliser_is_its_own(monkeypatch, tied, chun
         assert torch.allclose(a, b, atol=1e-12)
 
 
+def test_a_certain_word_that_was_not_drawn_is_certain(monkeypatch):
+    """Beside one whose sum does not fit: both rows are then done again."""
+    drawn = torch.arange(9)
+    monkeypatch.setattr(module, "draw_words", lambda mass, count: (drawn, torch.ones(9)))
+    head = make(False, precision="float32", sampled_words=9)
+    hidden = torch.eye(2, head.table.shape[1])
+    with torch.no_grad():
+        head.table.zero_()
+        head.bias.zero_()
+        head.table[2, 0], head.table[40, 0], head.table[41, 1] = 80.0, -40.0, 200.0
+    found = head.log_prob(hidden, torch.tensor([40, 41]))
+    assert torch.allclose(found, torch.tensor([-120.0, 0.0]))
+
+
+def test_a_frozen_head_costs_no_gradient(monkeypatch):
+    head = make(False, precision="float32", gradient_words=9)
+    hidden, targets, weight = inputs(torch.float32)
+
+    def slope():
+        torch.manual_seed(0)
+        return torch.autograd.grad((head.log_prob(hidden, targets) * weight).sum(), hidden)[0]
+
+    whole = slope()
+    monkeypatch.delattr(module, "_spread")  # which makes the table's
+    with pytest.raises(NameError):
+        slope()
+    head.requires_grad_(False)
+    assert torch.allclose(slope(), whole)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_normaliser_of_all_words_but_one_is_nearly_exact(precision):
     head = make(False, precision=precision, sampled_words=V - 3)

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from midsentence import evaluation
 from midsentence.errors import UserError
 from midsentence.evaluation import evaluations
 from midsentence.learning.proposals import Proposal, fit_proposal
 from midsentence.measuring.likelihood import evaluate, importance_weighted
-from midsentence.parts.posteriors import Gaussian
+from midsentence.parts.posteriors import Gaussian, leaning
 from test_cli import LINES, SMALL, call
 from test_fit_prior import build, settings_of
 from test_likelihood import D, LinearGaussian, X
@@ -107,3 +108,27 @@ def test_evaluate_keeps_it_beside_the_model_s_own_table(tmp_path, monkeypatch):
     held = evaluations(tmp_path / "run")
     assert held["test"] == pytest.approx(own, nan_ok=True)
     assert held["test, fitted proposal"] == pytest.approx(with_it, nan_ok=True)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any tensor made under it has."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.most = max(self.most, made.numel() if isinstance(made, torch.Tensor) else 0)
+        return made
+
+
+def test_a_draw_holds_no_covariance_for_each_sample():
+    torch.manual_seed(0)
+    q = leaning(torch.randn(5, 8), torch.rand(5, 8) + 1, torch.randn(5, 28))
+    torch.manual_seed(3)
+    with Largest() as found:
+        z = q.rsample((20,))
+    assert found.most == z.numel()
+    torch.manual_seed(3)
+    noise = torch.randn(20, 5, 8)
+    assert torch.allclose(z, q.loc + (q.scale_tril @ noise[..., None])[..., 0], atol=1e-5)
+    assert q.rsample().shape == (5, 8)

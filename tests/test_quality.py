@@ -152,6 +152,9 @@ def test_information_by_hand():
 def test_dci_by_hand():
     assert probing.dci(torch.eye(3)) == pytest.approx((1, 1))
     assert probing.dci(torch.ones(3, 3)) == pytest.approx((0, 0), abs=1e-12)
+    # A factor of a single value is told by nothing, and does not count.
+    assert probing.dci(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))[1] == pytest.approx(0, abs=1e-12)
+    assert math.isnan(probing.dci(torch.zeros(2, 2))[1])
     # One dimension tells both factors, each factor is in one dimension.
     disentangled, complete = probing.dci(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
     assert disentangled == pytest.approx(0, abs=1e-12)

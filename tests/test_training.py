@@ -392,10 +392,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     assert tensors["x"].tolist() == [2.0, 2.0]
 
 
-def test_divergence_stops_with_one_line_and_keeps_the_last_good(corpus, tmp_path):
+@pytest.mark.parametrize("posterior", ["gaussian", "full", "lowrank"])
+def test_divergence_stops_with_one_line_and_keeps_the_last_good(corpus, tmp_path, posterior):
     out = tmp_path / "run"
     with pytest.raises(UserError, match=r"Lower optimizer\.lr"):
-        run(corpus, out, "optimizer.kind=sgd", "optimizer.lr=1e8", "training.max_steps=200")
+        run(corpus, out, "optimizer.kind=sgd", "optimizer.lr=1e8", "training.max_steps=200",
+            f"posterior.kind={posterior}")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

@@ -38,7 +38,10 @@ def reseed(seed: int, device: torch.device) -> None:
     there could be, and keeps a trace of who asked, which takes longer than a small batch."""
     import torch
 
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
+    if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":  # this one alone: others may be somebody else's
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

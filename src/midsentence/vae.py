@@ -6,7 +6,7 @@ one result of `VAE.run`, the `Pass`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -37,8 +37,13 @@ class Pass:
     log_qz: Float[Tensor, "K B"]
     log_pz: Float[Tensor, "K B"]
     log_px: Float[Tensor, "K B"]
-    log_bow: Float[Tensor, "K B"] | None = None
+    bow: Callable[[], Tensor] | None = None
     apart: Float[Tensor, "K B"] | None = None
+
+    @cached_property
+    def log_bow(self) -> Float[Tensor, "K B"] | None:
+        """Computed once it is asked for: it is no part of what is measured."""
+        return None if self.bow is None else self.bow()
 
     @property
     def log_w(self) -> Float[Tensor, "K B"]:
@@ -197,7 +202,7 @@ class VAE(nn.Module):
         h = self.read(batch)
         q, p = self.posterior(h), self.prior_of(batch.labels, len(batch))
         drawn, log_qz = draw(q, samples)
-        bow = None if self.bow is None else self.bow(drawn, batch.targets, batch.mask)
+        bow = None if self.bow is None else partial(self.bow, drawn, batch.targets, batch.mask)
         z = drawn.view_as(drawn)  # its gradient is that of the densities alone, not of the words
         hidden, apart = self._hidden(batch, z), None
         log_px = self._scored(batch, hidden, samples)

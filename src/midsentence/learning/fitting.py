@@ -22,6 +22,7 @@ from torch.distributions import Independent, Normal
 from ..errors import UserError
 from ..measuring.survey import Sentences, groups, measuring
 from ..parts.priors import Aggregate
+from ..seeds import reseed
 from ..text.batches import Batch
 from ..vae import VAE, density, draw
 from .kinds import KINDS, Kind, build
@@ -45,7 +46,7 @@ PART = 2048
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Random numbers from `seed`; those of everybody else are left alone."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        reseed(seed, device)
         yield
 
 

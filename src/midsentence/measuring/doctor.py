@@ -70,7 +70,7 @@ def examine(
         encoder_gradient=encoder,
         decoder_gradient=decoder,
         **_information(vae, found, blind, seed),
-        **_first(vae, valid, found, other),
+        **_first(vae, valid, found, other, _mean(swapped)),
         **_training(vae, train, seed),
     )
 
@@ -199,16 +199,16 @@ def _information(vae: VAE, found: Survey, blind: Float[Tensor, "N D"], seed: int
 
 
 def _first(
-    vae: VAE, sentences: Sentences, found: Survey, other: Float[Tensor, "N D"]
+    vae: VAE, sentences: Sentences, found: Survey, other: Float[Tensor, "N D"], gap: float
 ) -> dict[str, Any]:
-    """How much of what z tells, and of what there is to tell, the first tokens hold."""
+    """How much of what z tells, which is `gap`, and of what there is to tell, the first tokens
+    hold."""
     first = max(1, round(_tokens(sentences) / 4))
     own, wrong = (_mean(log_px_at(vae, sentences, z, first)) for z in (found.z, other))
-    all_own, all_wrong = _mean(found.log_px), _mean(log_px_at(vae, sentences, other))
     return {
         "first_tokens": first,
-        "first_share": (own - wrong) / (all_own - all_wrong) if all_own != all_wrong else math.nan,
-        "first_even": wrong / all_wrong,
+        "first_share": (own - wrong) / gap if gap else math.nan,
+        "first_even": wrong / (_mean(found.log_px) - gap),
     }
 
 

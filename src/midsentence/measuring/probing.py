@@ -84,7 +84,8 @@ def dci(importance: Float[Tensor, "D F"]) -> tuple[float, float]:
     Eastwood & Williams 2018, "A Framework for the Quantitative Evaluation of Disentangled
     Representations", section 2; with `Probe.importance` in place of a lasso's. Disentanglement: a
     dimension is about one factor, weighted by how much it is about any. Completeness: a factor is
-    in one dimension. 1 less an entropy to the base of how many there are.
+    in one dimension; nan if nothing is important for any. 1 less an entropy to the base of how many
+    there are.
     """
 
     def purity(shares: Tensor) -> Tensor:
@@ -94,4 +95,5 @@ def dci(importance: Float[Tensor, "D F"]) -> tuple[float, float]:
 
     held = importance.double()
     weight = held.sum(1) / held.sum().clamp_min(1e-300)
-    return float((weight * purity(held)).sum()), float(purity(held.T).mean())
+    told = held.sum(0) > 0  # a factor that nothing is important for, as one of a single value
+    return float((weight * purity(held)).sum()), float(purity(held.T)[told].mean())

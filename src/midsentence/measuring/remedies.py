@@ -48,7 +48,7 @@ def dropout(tree: Tree, path: str, least: float) -> list[str]:
     held = look(tree, path)
     if held is None:
         return []
-    return ask(tree, path, least if held < least else round(min(0.7, held + 0.15), 2))
+    return ask(tree, path, least if held < least else max(held, round(min(0.7, held + 0.15), 2)))
 
 
 def must_read(tree: Tree) -> list[str]:
@@ -73,20 +73,24 @@ def collapsed(e: "Examination", tree: Tree) -> list[str]:
 
 def collapsing(e: "Examination", tree: Tree) -> list[str]:
     over = look(tree, "beta.over")
-    slower = ask(tree, "beta.over", round(min(0.8, 2 * over), 2)) if over else []
+    slower = ask(tree, "beta.over", max(over, round(min(0.8, 2 * over), 2))) if over else []
     return ask(tree, "encoder.pooling", "max") + free_bits(tree, 1.5) + slower
 
 
 def overfitted(e: "Examination", tree: Tree) -> list[str]:
-    smaller = ask(tree, "latent", max(2, tree["latent"] // 2))
+    smaller = ask(tree, "latent", max(min(2, tree["latent"]), tree["latent"] // 2))
     regular = dropout(tree, "encoder.dropout", 0.3) + dropout(tree, "decoder.dropout", 0.3)
     return smaller + free_bits(tree, 0.5) + regular
 
 
 def hole(e: "Examination", tree: Tree) -> list[str]:
     if tree["prior"]["kind"] in ("normal", "sphere"):
+        sphere = tree["posterior"]["kind"] == "vmf"
+        if look(tree, "objective.alpha") == 1:  # what is drawn of it must carry a gradient
+            weight = ask(tree, "objective.weight", 2 * tree["objective"]["weight"])
+            return weight if sphere else ["prior.kind=flow"]
         # Tomczak & Welling 2018; a mixture of Gaussians does not lie on the sphere.
-        return ["prior.kind=vamp" if tree["posterior"]["kind"] == "vmf" else "prior.kind=mog"]
+        return ["prior.kind=vamp" if sphere else "prior.kind=mog"]
     more = {"components": look(tree, "prior.components"), "layers": look(tree, "prior.layers")}
     richer = [part for k, v in more.items() if v for part in ask(tree, f"prior.{k}", 2 * v)]
     return richer + free_bits(tree, 0.5)

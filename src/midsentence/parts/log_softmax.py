@@ -108,7 +108,8 @@ class TargetLogProb(torch.autograd.Function):
         w, rest = words[:, : table.shape[1]], -grad / total
         scaled, row = (hidden * rest[:, None]).to(w.dtype), rest[None].to(w.dtype)
         d_hidden = torch.empty_like(hidden)
-        d_rows = table.new_empty(FIRST + len(w), table.shape[1])
+        learns = any(ctx.needs_input_grad[1:3])  # else the head is frozen
+        d_rows = table.new_empty(FIRST + len(w) if learns else FIRST, table.shape[1])
         d_rows[:FIRST] = 0
         d_words = d_rows[FIRST:]
         d_bias = hidden.new_zeros(len(w))
@@ -118,18 +119,22 @@ class TargetLogProb(torch.autograd.Function):
                 e = kept[0]
             else:
                 e = _exponentials(hidden[rows], words, place[rows], shift[rows], room)
+            d_hidden[rows] = (e @ w).to(hidden.dtype)
+            if not learns:
+                continue
             product = e.t() @ scaled[rows]
             if chunk:
                 d_words += product
             else:
                 d_words.copy_(product)
             d_bias += (row[:, rows] @ e)[0]
-            d_hidden[rows] = (e @ w).to(hidden.dtype)
-        if chosen is not None:
-            d_bias = d_bias.new_zeros(len(table) - FIRST).index_put_((chosen,), d_bias)
         real = slice(len(target))
         at_target = (grad * others / total)[real]
         d_hidden = d_hidden[real] * rest[real, None] + table[target + FIRST] * at_target[:, None]
+        if not learns:
+            return d_hidden, *[None] * 8
+        if chosen is not None:
+            d_bias = d_bias.new_zeros(len(table) - FIRST).index_put_((chosen,), d_bias)
         reached = hidden[real] * at_target[:, None]
         if chosen is None:
             d_table = d_rows.index_add_(0, target + FIRST, reached)
@@ -164,7 +169,7 @@ def _sums(
         e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
         others[rows] = _row_sums(e)
         if not (others[rows] < FAR).all():
-            shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1)
+            shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1).clamp_min(0)
             e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
             others[rows] = _row_sums(e)
         if weigh:

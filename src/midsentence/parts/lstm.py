@@ -148,6 +148,8 @@ class Lstm(torch.autograd.Function):
             dh = (slopes[t] @ back).to(exact)
         flat = slopes.flatten(0, 1)
         dx = (flat @ into).view(words, rows, -1).transpose(0, 1).to(ctx.read)
+        if not ctx.needs_input_grad[3]:  # it is frozen
+            return dx, dh, dc, *[None] * 5
         dinto, dback = flat.t() @ read, flat.t() @ hidden[:-1].flatten(0, 1)
         dbias = flat.sum(0, dtype=exact)
         return dx, dh, dc, dinto.to(exact), dback.to(exact), dbias, dbias, None

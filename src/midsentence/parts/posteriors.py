@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -139,7 +140,16 @@ def leaning(
     triangle = torch.diag_embed(scale).index_put(
         (torch.arange(len(mean), device=mean.device)[:, None], row, column), below
     )
-    return MultivariateNormal(mean, scale_tril=triangle, validate_args=False)
+    return Leaning(mean, scale_tril=triangle, validate_args=False)
+
+
+class Leaning(MultivariateNormal):
+    """torch's own copies the covariance's root for each of K samples, D x D numbers a sentence."""
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        noise = torch.empty_like(self.loc.expand(self._extended_shape(sample_shape))).normal_()
+        each = noise.view(-1, *self.loc.shape)
+        return self.loc + torch.einsum("bij,kbj->kbi", self.scale_tril, each).view_as(noise)
 
 
 class LowRankGaussian(GaussianPosterior):
@@ -158,9 +168,14 @@ class LowRankGaussian(GaussianPosterior):
     def forward(self, h: Float[Tensor, "B H"]) -> Distribution:
         mean, others = self.split(h)
         log_variance, factor = others[:, : self.latent], others[:, self.latent :]
-        return LowRankMultivariateNormal(
-            mean, factor.unflatten(1, (self.latent, -1)), log_variance.exp(), validate_args=False
-        )
+        factor = factor.unflatten(1, (self.latent, -1))
+        try:
+            return LowRankMultivariateNormal(mean, factor, log_variance.exp(), validate_args=False)
+        except torch.linalg.LinAlgError:  # diverged, which is to show as with any other posterior
+            nothing = torch.zeros_like(factor)
+            return LowRankMultivariateNormal(
+                mean * torch.nan, nothing, torch.ones_like(mean), validate_args=False
+            )
 
 
 class Flow(GaussianPosterior):

@@ -190,7 +190,8 @@ class Gaussians(MixtureSameFamily):
         self, logits: Float[Tensor, "C"], means: Float[Tensor, "C D"], scales: Float[Tensor, "C D"]
     ):
         parts = Independent(Normal(means, scales, validate_args=False), 1)
-        super().__init__(Categorical(logits=logits), parts, validate_args=False)
+        chosen = Categorical(logits=logits, validate_args=False)  # else a device is waited for
+        super().__init__(chosen, parts, validate_args=False)
         self.means, self.scales = means, scales
 
     @cached_property
@@ -217,7 +218,8 @@ class Exemplars(Gaussians):
 
 
 def mixture(logits: torch.Tensor, parts: Distribution) -> Distribution:
-    return MixtureSameFamily(Categorical(logits=logits), parts, validate_args=False)
+    chosen = Categorical(logits=logits, validate_args=False)
+    return MixtureSameFamily(chosen, parts, validate_args=False)
 
 
 def check(components: int) -> None:

@@ -1,5 +1,6 @@
 """Semi-amortised inference: what the encoder says, improved by a few gradient steps."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,7 +43,7 @@ class Refinement:
         at, seen = h.detach(), [(b, b.clone()) for b in vae.posterior.buffers()]
         fixed = [p for p in vae.parameters() if p.requires_grad]
         # cuDNN has no backward pass through a recurrent net in evaluation mode.
-        cudnn = torch.backends.cudnn.flags(enabled=vae.training)
+        cudnn = nullcontext() if vae.training else torch.backends.cudnn.flags(enabled=False)
         with torch.enable_grad(), cudnn, frozen(fixed):
             for _ in range(self.steps):
                 point = at.requires_grad_()
