@@ -148,6 +148,11 @@ def make_app(
     points: int = 2000, *, corpus: bool = True, training: bool = False, hostile: bool = True
 ):
     app, made = FastAPI(), Made(points, hostile)
+    about_space = {
+        "active": list(range(20)),
+        "loc": made.z.mean(0).tolist(),
+        "scale": made.z.std(0).tolist(),
+    }
     directions = {"question": {"method": "probe", "accuracy": 0.94, "from": 120, "to": 118}}
 
     @app.middleware("http")
@@ -204,12 +209,10 @@ def make_app(
             "vocabulary": 40,
             "parameters": 1000,
             "sentences": points if corpus else 0,
-            "active": list(range(20)),
-            "loc": made.z.mean(0).tolist(),
-            "scale": made.z.std(0).tolist(),
             "directions": list(directions),
             "training": training,
             "evaluation": None,
+            **(about_space if corpus else {}),
         }
 
     told: dict[str, bytes] = {}

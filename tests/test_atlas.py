@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 
-from midsentence import TextVAE, UserError
+from midsentence import TextVAE, UserError, cli_web
+from midsentence import space as space_module
 from midsentence.measuring.survey import survey
 from midsentence.space import Space
 from midsentence.text.batches import collate
@@ -29,7 +32,7 @@ from midsentence.web.atlas import Atlas
 from midsentence.web.card import Card
 from midsentence.web.engine import Engine, Stopped
 from midsentence.web.gate import LOOPBACK
-from midsentence.writing import claimed
+from midsentence.writing import busy, claimed
 from served import started, until
 from test_cli import LINES, SMALL, call
 
@@ -213,6 +216,20 @@ def test_exports_have_a_row_for_every_point(client, atlas):
     assert texts == atlas.lines  # its reader knows no quotes
 
 
+def test_an_export_is_made_once_for_all(run, space, atlas, monkeypatch):
+    made, table = [], explorer._table
+    monkeypatch.setattr(explorer, "_table", lambda *words: (made.append(words), table(*words))[1])
+    app = service.create(space.model, space, Card.of(run, space.model, space),
+                         more=explorer.routes(atlas))  # fmt: skip
+    server, thread, client = started(app)
+    names = ["projector.zip", "atlas.csv"] * 4
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(client.raw, (f"/v1/export/{name}" for name in names)))
+    assert len(set(found)) == len(made) == 2
+    server.should_exit = True
+    thread.join(10)
+
+
 def atlas_csv(client):
     return list(csv.DictReader(io.StringIO(client.raw("/v1/export/atlas.csv").decode())))
 
@@ -279,6 +296,8 @@ def test_a_run_is_served_while_it_is_trained(run, tmp_path, monkeypatch):
     assert client.get("/v1/watch")[1]["running"] is False
     with claimed(folder):  # gone on with, after it was measured
         assert client.get("/v1/watch")[1]["running"] is True
+    shutil.rmtree(folder)
+    assert client.get("/v1/watch")[1]["running"] is busy(folder) is False
     server.should_exit = True
     thread.join(10)
 
@@ -349,6 +368,30 @@ def test_train_watch_shows_a_page_and_ends_with_the_training(tmp_path):
         socket.create_connection(("127.0.0.1", int(shown[1])), timeout=5)
 
 
+def test_who_watches_a_training_of_several_is_none_of_them(tmp_path, monkeypatch):
+    several = (*cli_web.GROUP, "TORCHELASTIC_RUN_ID")
+    for name in several:
+        monkeypatch.setenv(name, "2")
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, env, **how: started.append(env))
+    cli_web.Watched(tmp_path, lambda *words: None)("start", None)
+    assert started[0] == {name: value for name, value in os.environ.items()
+                          if name not in several} | {cli_web.CHILD: str(os.getpid())}  # fmt: skip
+
+
+def test_explore_says_what_is_wrong_before_it_does_what_takes_long(run, monkeypatch):
+    monkeypatch.setattr(space_module, "open_if_it_can", lambda *words: pytest.fail("too late"))
+    with pytest.raises(UserError, match=r"none\.txt"):
+        cli_web.explore(run, corpus="none.txt", port=0)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.setattr(TextVAE, "from_pretrained", lambda *words, **how: pytest.fail("too late"))
+    with pytest.raises(UserError, match=r"midsentence\[map\]"):
+        cli_web.explore(run, umap=True, port=0)
+    for more in ({"sentences": 500}, {"own_prior": True}, {"umap": True}, {"corpus": "-"}):
+        with pytest.raises(UserError, match="leave them out"):
+            cli_web.explore(run, watch=True, port=0, **more)
+
+
 def test_explore_says_what_is_wrong(tmp_path, run):
     assert b"no such folder" in call(f"explore {tmp_path}/none").stderr
     assert b"no such folder" in call(f"explore {tmp_path}/none --watch").stderr
@@ -363,8 +406,8 @@ def test_explore_says_what_is_wrong(tmp_path, run):
 def test_who_watches_a_training_ends_with_it_however_it_ends(run, tmp_path):
     program = (
         "import os, subprocess, sys, time\n"
-        "child = subprocess.Popen(sys.argv[1:], env=os.environ | {'MIDSENTENCE_WATCHES': '1'},\n"
-        "                         start_new_session=True)\n"
+        "child = subprocess.Popen(sys.argv[1:], start_new_session=True,\n"
+        "                         env=os.environ | {'MIDSENTENCE_WATCHES': str(os.getpid())})\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)"
     )

@@ -198,6 +198,7 @@ def test_lasso_and_its_export_as_jsonl(page):
     rows = [json.loads(row) for row in Path(waited.value.path()).read_text("utf-8").splitlines()]
     assert len(rows) == count
     assert {"row", "text", "label", "x", "y", "cluster", "tokens"} <= set(rows[0])
+    assert "nll" not in rows[0]  # nobody has asked for it
 
 
 def test_the_legend_selects_a_category(page):
@@ -220,6 +221,7 @@ def test_hover_shows_the_sentence(page):
     box = hovered(page)
     expect(box.locator(".quote")).not_to_be_empty()
     expect(box.locator("small")).to_contain_text("tokens")
+    expect(box).to_have_attribute("aria-live", "off")
 
 
 def test_bookmarks_are_kept_and_lead_back(page):
@@ -608,6 +610,7 @@ def test_all_of_it_by_keyboard(page):
         page.keyboard.press(key)
     answer_to(page, "/v1/map/point", lambda: page.keyboard.press("Enter"))
     assert picture(page) != before
+    expect(page.locator("#hover")).to_have_attribute("aria-live", "polite")
     page.keyboard.press("/")
     expect(page.locator("#search")).to_be_focused()
     page.keyboard.type("river")
@@ -718,6 +721,16 @@ def test_without_a_corpus_the_tools_work_and_the_map_says_why(visit):
         read(page, A)
         expect(page.locator("#path-way option[value=density]")).to_be_disabled()
         go_from_a_to_b(page)
+        page.reload()
+        page.click("#tab-sliders")
+        expect(page.locator("#sliders-title")).to_have_text("Dimensions")
+        expect(page.locator("#sliders-list input")).to_have_count(12)
+        page.click("#sliders-more")
+        expect(page.locator("#sliders-list input")).to_have_count(24)
+        slider = page.get_by_label("Dimension 23", exact=True)
+        with page.expect_request("**/v1/decode") as asked:
+            slider.press("ArrowRight")
+        assert asked.value.post_data_json["z"] == [[0] * 23 + [0.15]]
         page.close()
 
 

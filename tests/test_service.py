@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import copy
 
 import pytest
@@ -21,7 +22,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from midsentence import TextVAE, cli_web, directions
+from midsentence import TextVAE, UserError, cli_web, directions
 from midsentence.parts.refinement import Refinement
 from midsentence.space import Space
 from midsentence.web import explorer, service
@@ -258,6 +259,46 @@ def test_other_names_and_other_sites_are_refused(serve):
     assert answer.getheader("x-content-type-options") == "nosniff"
 
 
+def test_a_page_of_another_site_is_refused_by_its_origin_too(serve):
+    """Browsers say Sec-Fetch-Site neither to a LAN's address nor in the older versions."""
+    client = serve(hosts=("192.168.0.5", "poems.example", "localhost"))
+    here = {"host": "192.168.0.5:8000"}
+    for origin, status in (
+        ("http://192.168.0.5:8000", 200),
+        ("https://poems.example", 200),  # a proxy before it, which has changed the Host
+        ("http://evil.example", 403),
+        ("null", 403),
+    ):
+        headers = here | {"origin": origin}
+        assert client.ask("POST", "/v1/sample", {"n": 1}, headers)[0] == status
+    assert client.ask("POST", "/v1/sample", {"n": 1}, here)[0] == 200
+    told = here | {"origin": "http://evil.example", "sec-fetch-site": "same-origin"}
+    assert client.ask("POST", "/v1/sample", {"n": 1}, told)[0] == 200
+
+
+@pytest.mark.parametrize("name", ["https://poems.example", "poems.example:8000", "a/b", "", "a b"])
+def test_a_name_that_no_host_header_has_is_refused(name):
+    with pytest.raises(UserError, match=r"a name alone, without http:// and port"):
+        serving.hosts("127.0.0.1", ["fine.example", name])
+
+
+def test_names_and_numbers_of_hosts(capsys, monkeypatch):
+    assert serving.hosts("::1", ["*", "Poems.example", "::2", "[::3]", "10.0.0.1"])[3:] == (
+        "[::1]", "*", "poems.example", "[::2]", "[::3]", "10.0.0.1",
+    )  # fmt: skip
+    monkeypatch.setattr(serving.Server, "run", lambda self, sockets: None)
+    with serving.listening("127.0.0.1", 0) as bound:
+        serving.run(lambda: None, bound, "::1")
+        assert f"http://[::1]:{bound.getsockname()[1]} " in capsys.readouterr().err
+
+
+def test_a_port_is_taken_as_soon_as_it_is_asked_for():
+    with serving.listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}: .*--port 0"):
+            serving.listening("127.0.0.1", port)
+
+
 def raw(client, content, seconds=5.0):
     """What is answered to bytes on a socket, until it is closed or `seconds` are over."""
     link = socket.create_connection(("127.0.0.1", client.port), timeout=seconds)
@@ -336,6 +377,36 @@ def test_too_many_at_once_are_told_to_come_again(serve, monkeypatch):
     assert all(a.getheader("retry-after") == "1" for status, _, a in answers if status == 429)
 
 
+def test_a_body_is_not_read_where_there_is_no_room(serve):
+    client = serve(limits=Limits(waiting=0))
+    began = time.monotonic()
+    assert raw(client, HEAD + b"Content-Length: 10\r\n\r\n{").startswith(b"HTTP/1.1 429")
+    assert time.monotonic() - began < 3
+
+
+def test_a_connection_too_many_takes_the_place_of_a_silent_one_or_none(serve, monkeypatch):
+    monkeypatch.setattr(serving, "CONNECTIONS", 3)
+    client = serve()
+    ask = b"GET /v1/directions HTTP/1.1\r\nHost: localhost\r\n"
+    half = HEAD + b"Content-Length: 10\r\n\r\n{"
+    with ExitStack() as stack:
+
+        def connected(said):
+            link = socket.create_connection(("127.0.0.1", client.port), timeout=5)
+            stack.enter_context(link).sendall(said)
+            return link
+
+        silent, *_ = [connected(said) for said in (ask + b"\r\n", half, half)]
+        found = b""
+        while not found.endswith(b"]}"):
+            found += silent.recv(1 << 16)
+        assert raw(client, ask + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
+        assert silent.recv(1) == b""  # it had its answer
+        connected(half)
+        time.sleep(0.2)
+        assert raw(client, ask + b"\r\n") == b""  # all of them are being served
+
+
 def test_what_takes_too_long_is_ended(serve):
     client = serve(seconds=0.0)
     assert client.post("/v1/sample", n=64)[0] == 503
@@ -356,6 +427,14 @@ def test_a_stale_direction_is_left_out_of_the_service(run, tmp_path, monkeypatch
     cli_web.serve(folder, port=0)
     assert set(served[0]) == {"way"}
     assert "no direction old: " in capsys.readouterr().err
+
+
+def test_a_prior_without_a_likelihood_is_said(run, monkeypatch):
+    monkeypatch.setattr(serving, "run", lambda app, *_: app.close())
+    seen = []
+    monkeypatch.setattr(cli_web, "warn_unavailable", seen.append)
+    cli_web.serve(run, port=0)
+    assert [type(model) for model in seen] == [TextVAE]
 
 
 def test_an_answer_of_many_parts_has_one_time_limit(serve, monkeypatch):
@@ -579,6 +658,9 @@ def test_an_empty_key_is_refused_and_an_open_door_is_said(run, tmp_path, capsys,
     monkeypatch.delenv("MIDSENTENCE_API_KEY")
     found = call(f"explore {run} --port 0 --watch --umap")
     assert b"leave them out" in found.stderr
+    for key in ("sch\u00f6n", "key ", " key", "ke\ny"):
+        with pytest.raises(UserError, match="no header can hold this --api-key"):
+            cli_web.serve(run, port=0, api_key=key)
     monkeypatch.setattr(serving, "run", lambda app, *_: app.close())
     for folder, watch in ((run, False), (tmp_path, True)):
         cli_web.explore(folder, host="0.0.0.0", port=0, watch=watch)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import OwnPrior, Run, all_lines
+from .cli_options import OwnPrior, Run, all_lines, warn_unavailable
 from .errors import UserError
 
 Host = Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")]
@@ -23,6 +23,7 @@ AllowHost = Annotated[
     list[str], typer.Option(help="A name this is reached by, besides localhost; may be repeated.")
 ]
 Sentences = Annotated[int, typer.Option(min=100, help="Training sentences in the latent space.")]
+SENTENCES = 20_000
 
 
 def serve(
@@ -31,7 +32,7 @@ def serve(
     port: Port = 8000,
     api_key: Key = None,
     allow_host: AllowHost = [],  # noqa: B006 (never changed)
-    sentences: Sentences = 20_000,
+    sentences: Sentences = SENTENCES,
     own_prior: OwnPrior = False,
 ) -> None:
     """Answer over HTTP what the other commands do: JSON, with OpenAPI at /openapi.json.
@@ -54,7 +55,7 @@ def explore(
     port: Port = 8000,
     api_key: Key = None,
     allow_host: AllowHost = [],  # noqa: B006 (never changed)
-    sentences: Sentences = 20_000,
+    sentences: Sentences = SENTENCES,
     umap: Annotated[bool, typer.Option("--umap", help="Also a UMAP view (extra map).")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="A run that is being trained; a small map.")
@@ -68,20 +69,22 @@ def explore(
       midsentence explore runs/poems        then open http://localhost:8000
     """
     if watch:
-        if corpus or umap:
-            raise UserError("the map of a training has neither --corpus nor --umap: leave them out")
+        if corpus or umap or own_prior or sentences != SENTENCES:
+            raise UserError(
+                "--watch goes without --corpus, --umap, --sentences and --own-prior: leave them out"
+            )
         if not run.is_dir():
             raise UserError(f"{run}: no such folder; `midsentence train --watch` makes one")
         server = _installed()
         from .web.watching import Latest
 
-        trained_by_us = CHILD in os.environ
-        if trained_by_us:
+        parent = int(os.environ[CHILD]) if CHILD in os.environ else None
+        if parent is not None:
             modest()
         names = server.hosts(host, allow_host)
         _guard(server, host, api_key)
         with server.listening(host, port) as bound:
-            app = Latest(run, names, api_key, with_parent=trained_by_us)
+            app = Latest(run, names, api_key, parent=parent)
             server.run(app, bound, host)
         return
     _start(run, host, port, api_key, allow_host, sentences, own_prior,
@@ -101,19 +104,24 @@ def _start(
     corpus: str | None = None,
     umap: bool = False,
 ) -> None:
-    try:
-        from .web import server, service
-        from .web.card import Card
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'midsentence[web]'") from None
+    server = _installed()
     from . import directions
     from .bundle import TextVAE
     from .space import open_if_it_can
+    from .web import service
+    from .web.atlas import Atlas, umap_package
+    from .web.card import Card
 
+    reached = server.hosts(host, names)
     _guard(server, host, key)
     # First of all: that a port is taken should be said at once.
     with server.listening(host, port) as bound:
+        if umap:
+            umap_package()
         model = TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
+        warn_unavailable(model)
+        # Before what takes long: a file may be misspelt.
+        more_lines = [] if corpus is None else all_lines(model, corpus)
         print(f"{run}: finding where its sentences lie ...", file=sys.stderr)
         space = open_if_it_can(run, model, sentences)
         found = {}
@@ -125,9 +133,7 @@ def _start(
         more: Any = None
         if explorer:
             from .web import explorer as page
-            from .web.atlas import Atlas
 
-            more_lines = [] if corpus is None else all_lines(model, corpus)
             atlas = None if space is None else Atlas.of(space, more_lines)
             if atlas is not None and umap:
                 print("UMAP ...", file=sys.stderr)
@@ -135,13 +141,13 @@ def _start(
             more = page.routes(atlas)
         app = service.create(
             model, space, Card.of(run, model, space), found=found, key=key,
-            hosts=server.hosts(host, names), more=more,
+            hosts=reached, more=more,
         )  # fmt: skip
         server.run(app, bound, host)
 
 
 def _guard(server: Any, host: str, key: str | None) -> None:
-    """Say who may use the model, if it's everyone. Raises UserError for a key that is none."""
+    """Say who may use the model, if it's everyone. Raises UserError for a key nobody can give."""
     if key is None and KEY in os.environ:  # typer takes an empty variable for one that is not set
         key = ""
     if key is None and not server.is_loopback(host):
@@ -149,6 +155,8 @@ def _guard(server: Any, host: str, key: str | None) -> None:
               file=sys.stderr)  # fmt: skip
     if key is not None and not key.strip():
         raise UserError("--api-key is empty: give a key, or leave it out to serve without one")
+    if key is not None and (key != key.strip() or not (key.isascii() and key.isprintable())):
+        raise UserError("no header can hold this --api-key: ASCII, and no space at its ends")
 
 
 def _installed() -> Any:
@@ -163,7 +171,19 @@ def _installed() -> Any:
 
 
 CHILD = "MIDSENTENCE_WATCHES"
-"""Set for a process that watches the training which started it."""
+"""Set for a process that watches the training which started it, to that one's number."""
+
+GROUP = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What makes a process one of several."""
+
+
+def alone() -> dict[str, str]:
+    """The environment of a process that is none of the several that train together, or it would
+    wait for them to let it in."""
+    return {
+        name: value for name, value in os.environ.items()
+        if name not in GROUP and not name.startswith("TORCHELASTIC_")
+    }  # fmt: skip
 
 
 def modest() -> None:
@@ -189,7 +209,9 @@ class Watched:
             command = [sys.executable, "-m", "midsentence", "explore", str(self.out), "--watch"]
             # Ctrl-C is for the training, which then ends this.
             self.process = subprocess.Popen(
-                [*command, "--port", "0"], start_new_session=True, env=os.environ | {CHILD: "1"}
+                [*command, "--port", "0"],
+                start_new_session=True,
+                env=alone() | {CHILD: str(os.getpid())},
             )
         self.inner(event, record)
 

@@ -115,8 +115,11 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def busy(folder: Path) -> bool:
-    """Whether a process has claimed the folder."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Whether a process has claimed the folder; one that isn't there nobody has."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
     try:
         return not _locked(handle, fcntl.LOCK_SH)
     finally:

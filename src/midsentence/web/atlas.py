@@ -29,6 +29,16 @@ NEAR = 8
 """Points that say where a place of the UMAP view is in the latent space."""
 
 
+def umap_package() -> Any:
+    """Raises UserError without the extra ``map``."""
+    try:
+        import umap
+    except ImportError as error:
+        text = f"UMAP needs {error.name}: pip install 'midsentence[map]'"
+        raise UserError(text) from None
+    return umap
+
+
 @dataclass(frozen=True)
 class View:
     """x, y of each point, and back: a place on the plane -> z."""
@@ -103,11 +113,7 @@ class Atlas:
 
     def add_umap(self, seed: int = 0) -> None:
         """McInnes, Healy & Melville 2018. Raises UserError without the extra ``map``."""
-        try:
-            import umap
-        except ImportError as error:
-            text = f"UMAP needs {error.name}: pip install 'midsentence[map]'"
-            raise UserError(text) from None
+        umap = umap_package()
         with warnings.catch_warnings():  # that a seed means one thread is what we want
             warnings.simplefilter("ignore", UserWarning)
             found = umap.UMAP(random_state=seed).fit_transform(self.mean.float().cpu().numpy())

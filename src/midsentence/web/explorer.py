@@ -2,6 +2,7 @@
 
 import csv
 import io
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -56,6 +57,19 @@ def routes(atlas: Atlas | None, run: Path | None = None) -> Callable[[Service], 
     return made
 
 
+def once(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    """What `make` makes for the first who asks, kept for all the others."""
+    lock, kept = threading.Lock(), list[bytes]()
+
+    def found() -> bytes:
+        with lock:
+            if not kept:
+                kept.append(make())
+        return kept[0]
+
+    return found
+
+
 def _page(api: APIRouter) -> None:
     files = {f.name: f for f in PAGE.iterdir() if Path(f.name).suffix in TYPES}
 
@@ -74,19 +88,19 @@ def _page(api: APIRouter) -> None:
 
 
 def _map(api: APIRouter, service: Service, atlas: Atlas | None) -> None:
-    model, kept = service.model, {}
+    model = service.model
 
     def there() -> Atlas:
         if atlas is None:
             raise HTTPException(404, f"{service.why} to make a map of")
         return atlas
 
+    points = once(lambda: encoded(there().told()))
+
     @api.get("/v1/map")
     def whole() -> Response:
         """Every point: where, what, and of which kind."""
-        if "map" not in kept:
-            kept["map"] = encoded(there().told())
-        return Response(kept["map"], media_type="application/json")
+        return Response(points(), media_type="application/json")
 
     @api.get("/v1/map/view/{name}")
     def view(name: str) -> Any:
@@ -169,20 +183,27 @@ def _exports(api: APIRouter, service: Service, atlas: Atlas | None) -> None:
             raise HTTPException(404, f"{service.why} to export")
         return atlas
 
+    packed = once(lambda: _packed(there()))
+    table = once(lambda: _table(there(), ",", True).encode())
+
     @api.get("/v1/export/projector.zip")
     def projector() -> Response:
         """tensors.tsv and metadata.tsv for the Embedding Projector."""
-        chart, out = there(), io.BytesIO()
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-            rows = ("\t".join(f"{v:.5g}" for v in z) for z in chart.mean.tolist())
-            file.writestr("tensors.tsv", "\n".join(rows) + "\n")
-            file.writestr("metadata.tsv", _table(chart, "\t", False))
-        return _download(out.getvalue(), "application/zip", "projector.zip")
+        return _download(packed(), "application/zip", "projector.zip")
 
     @api.get("/v1/export/atlas.csv")
     def csv_file() -> Response:
         """Text, place and columns for embedding-atlas: --text text --x x --y y."""
-        return _download(_table(there(), ",", True).encode(), "text/csv", "atlas.csv")
+        return _download(table(), "text/csv", "atlas.csv")
+
+
+def _packed(chart: Atlas) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        rows = ("\t".join(f"{v:.5g}" for v in z) for z in chart.mean.tolist())
+        file.writestr("tensors.tsv", "\n".join(rows) + "\n")
+        file.writestr("metadata.tsv", _table(chart, "\t", False))
+    return out.getvalue()
 
 
 def _download(content: bytes, kind: str, name: str) -> Response:

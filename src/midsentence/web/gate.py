@@ -52,6 +52,11 @@ class Refused(Exception):
         self.headers = {"connection": "close"} | (headers or {})
 
 
+def _name(host: str) -> str:
+    """A host without its port."""
+    return (host if host.endswith("]") else host.rpartition(":")[0] or host).lower()
+
+
 def _follows_a_link(scope: Message, headers: dict[str, str]) -> bool:
     """To the explorer: whoever made the link learns nothing of what its page shows."""
     to = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
@@ -114,12 +119,11 @@ class Gate:
         self._check_host(headers)
         self._check_key(headers)
         # Pages of other sites may make a browser ask, but not by themselves learn who may.
-        elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        if elsewhere and not _follows_a_link(scope, headers):
+        if self._elsewhere(headers) and not _follows_a_link(scope, headers):
             raise Refused(403, "requests from other sites are not answered")
+        self._check_room()
         body = await self._body(headers, receive)
-        if self.busy >= self.limits.waiting:
-            raise Refused(429, "too many requests at once: try again", {"retry-after": "1"})
+        self._check_room()  # others have come meanwhile
         given = False
 
         async def again() -> Message:
@@ -157,10 +161,22 @@ class Gate:
 
     def _check_host(self, headers: dict[str, str]) -> None:
         """A name that is not ours is a page's that had its name point here (DNS rebinding)."""
-        host = headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if "*" not in self.hosts and name.lower() not in self.hosts:
+        if "*" not in self.hosts and _name(headers.get("host", "")) not in self.hosts:
             raise Refused(400, "unknown Host: start the service with --allow-host NAME for others")
+
+    def _elsewhere(self, headers: dict[str, str]) -> bool:
+        """Whether a page of another site asks. A browser says so; to an address without TLS that is
+        not this machine it says no more than the page's Origin, and that not of every GET."""
+        if "sec-fetch-site" in headers:
+            return headers["sec-fetch-site"] not in ("none", "same-origin")
+        if "origin" not in headers:
+            return False
+        name = _name(headers["origin"].partition("://")[2])
+        return name != _name(headers.get("host", "")) and name not in self.hosts
+
+    def _check_room(self) -> None:
+        if self.busy >= self.limits.waiting:
+            raise Refused(429, "too many requests at once: try again", {"retry-after": "1"})
 
     def _check_key(self, headers: dict[str, str]) -> None:
         if self.key is None:

@@ -23,7 +23,7 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024), registry=self.registry,
         )  # fmt: skip
         self.waiting = Gauge(
-            "midsentence_waiting", "Requests that are worked on or wait.", registry=self.registry
+            "midsentence_waiting", "Jobs that wait for the model.", registry=self.registry
         )
 
     def answered(self, route: str, status: int, seconds: float) -> None:

@@ -155,7 +155,8 @@ def text(service: Service) -> APIRouter:
     @api.get("/directions")
     def known_directions() -> Any:
         """Directions by name."""
-        return {"directions": [{"name": n, **d.about} for n, d in service.directions.items()]}
+        known = list(service.directions.items())  # others add to them meanwhile
+        return {"directions": [{"name": n, **d.about} for n, d in known]}
 
     @api.post("/direction")
     def direction(asked: ask.NewDirection) -> Any:

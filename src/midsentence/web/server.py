@@ -1,6 +1,7 @@
 """Running the service: uvicorn, with an end to every wait."""
 
 import asyncio
+import re
 import socket
 import sys
 from contextlib import suppress
@@ -20,7 +21,7 @@ TAKE_SECONDS = 30.0
 """For a client to take what was written to it before the connection was closed."""
 
 CONNECTIONS = 1000
-"""Open at once; the one that has been silent longest makes room."""
+"""Open at once; the one that has been silent longest makes room for another, if one is silent."""
 
 HEAD_BYTES, IDLE_SECONDS, FAREWELL_SECONDS = 16 * 1024, 5, 3
 
@@ -33,12 +34,19 @@ class PunctualProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
-            # A set has no order, but each protocol knows since when it waits.
-            waits = [c for c in self.connections if getattr(c, "deadline", None) is not None]
-            if waits:
-                min(waits, key=lambda c: c.deadline.when())._late()  # type: ignore[union-attr]
-        self._expect_head()
+        if len(self.connections) <= CONNECTIONS or self._made_room():
+            self._expect_head()
+        else:
+            self.transport.abort()
+
+    def _made_room(self) -> bool:
+        # A set has no order, but each protocol knows when it will have been silent for too long.
+        others: Any = self.connections
+        ends = [(timer.when(), id(c), c) for c in others if not c.transport.is_closing()
+                and (timer := c.deadline or c.timeout_keep_alive_task)]  # fmt: skip
+        if ends:
+            min(ends)[-1]._late()
+        return bool(ends)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -117,18 +125,31 @@ def is_loopback(host: str) -> bool:
 
 
 def hosts(host: str, names: list[str]) -> tuple[str, ...]:
-    """What a Host header may say: this machine's own names, where we listen, and what was asked."""
-    own = f"[{host}]" if ":" in host else host
-    return (*LOOPBACK, own.lower(), *(name.lower() for name in names))
+    """What a Host header may say: this machine's own names, where we listen, and what was asked.
+    Raises UserError for a name that no such header has."""
+    found = [in_address(name).lower() for name in (host, *names)]
+    for name in found[1:]:
+        if not re.fullmatch(r"\*|[\w.-]+|\[[\da-f:.]+\]", name, re.ASCII):
+            raise UserError(f"--allow-host {name}: a name alone, without http:// and port")
+    return (*LOOPBACK, *found)
+
+
+def in_address(host: str) -> str:
+    """As it stands in a URL: a number of IPv6 in brackets."""
+    try:
+        return f"[{host}]" if ip_address(host).version == 6 else host
+    except ValueError:
+        return host
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises UserError where the port is taken, or the address not ours."""
+    """A socket that listens. Raises UserError where the port is taken, or the address not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen()  # until then another could bind to the same port
     except OSError as error:
         found.close()
         why = error.strerror or str(error)
@@ -140,7 +161,7 @@ def listening(host: str, port: int) -> socket.socket:
 def run(app: Any, bound: socket.socket, host: str) -> None:
     """Serve on a socket of `listening` until Ctrl-C or SIGTERM; `FAREWELL_SECONDS` later it is
     over."""
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else in_address(host)
     print(f"http://{shown}:{bound.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     with suppress(KeyboardInterrupt):  # raised by uvicorn once all is shut down
         server(app, host, bound.getsockname()[1]).run(sockets=[bound])

@@ -22,13 +22,13 @@ looks at the run."""
 
 
 class Latest:
-    """An ASGI application that is always the newest of several. with_parent: ends the process when
-    the one that started it is gone."""
+    """An ASGI application that is always the newest of several. parent: ends this process when that
+    one, which started it, is gone."""
 
     def __init__(
-        self, run: Path, hosts: tuple[str, ...], key: str | None, *, with_parent: bool = False
+        self, run: Path, hosts: tuple[str, ...], key: str | None, *, parent: int | None = None
     ):
-        self.run, self.hosts, self.key, self.with_parent = run, hosts, key, with_parent
+        self.run, self.hosts, self.key, self.parent = run, hosts, key, parent
         self.app: Gate = explorer.waiting(run, hosts, key)
         self.seen: Any = None
         self.trouble: list[str] = []  # the last, as often as it came in a row, three times at most
@@ -44,9 +44,8 @@ class Latest:
         self.app.close()
 
     def _look(self) -> None:
-        parent = os.getppid()
         while not self.ending.is_set():
-            if self.with_parent and os.getppid() != parent:
+            if self.parent is not None and os.getppid() != self.parent:
                 os.kill(os.getpid(), signal.SIGTERM)  # the training was killed: nobody else ends us
             try:
                 self.refresh()

@@ -84,31 +84,35 @@ export class Line {
 
 let shown = {};
 
+/** For what nobody has just asked for: that it works says nothing of another's error. */
+export const BEHIND = { behind: true };
+
 /** Does `work`; if it fails, the status line says why, with a button where another try may help. */
-export async function attempt(work) {
+export async function attempt(work, { behind = false } = {}) {
   try {
     await work();
-    // An error is over once something works; an offer to try again stays till it is taken.
-    if (shown.error && !shown.work) say("");
+    // An error is over once something works; an offer to try again stays till it is taken, or not needed.
+    if (shown.error && (shown.cause === work || !(behind || shown.work))) say("");
   } catch (error) {
     if (!(error instanceof Trouble)) {
-      say("Something went wrong on this page. Reloading it may help.", { error: true });
+      say("Something went wrong on this page. Reloading it may help.", { error: true, cause: work });
       throw error;
     }
     const passing = [0, 429, 503].includes(error.status);
-    say(error.message, { error: true, work: passing ? work : null });
+    say(error.message, { error: true, work: passing ? work : null, cause: work });
   }
 }
 
 let fading = 0;
 
 /** brief: said and gone after a while. */
-export function say(text, { error = false, work = null, brief = false } = {}) {
+export function say(text, { error = false, work = null, cause = null, brief = false } = {}) {
   const line = by("status");
   clearTimeout(fading);
   if (brief) fading = setTimeout(() => say(""), 8000);
-  shown = { error, work };
-  line.firstElementChild.textContent = text;
+  shown = { error, work, cause };
+  const said = line.firstElementChild; // the same once more would be read out once more
+  if (said.textContent !== text) said.textContent = text;
   line.lastElementChild.hidden = work === null;
   line.classList.toggle("shown", text !== "");
   line.classList.toggle("error", error);

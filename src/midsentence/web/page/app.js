@@ -1,6 +1,6 @@
 // Brings the parts together: begins, switches tools, and passes from one to another what they share.
 
-import { attempt, get, say } from "./api.js";
+import { attempt, BEHIND, get, say } from "./api.js";
 import { by, el, quote, whole } from "./dom.js";
 import { corpus, load } from "./corpus.js";
 import { follow } from "./gestures.js";
@@ -11,7 +11,7 @@ import * as point from "./point.js";
 import * as read from "./read.js";
 import * as selection from "./selection.js";
 import * as sliders from "./sliders.js";
-import { leave, on, restore, set, state, tell } from "./state.js";
+import { leave, on, restore, set, shelve, state, tell } from "./state.js";
 import * as toolbar from "./toolbar.js";
 import * as watch from "./watch.js";
 
@@ -92,6 +92,7 @@ function hover(px, py = 0) {
   const box = by("hover"), i = px === null || px === undefined ? -1 : map.nearest(px, py);
   const spot = i < 0 ? null : [map.x[i], map.y[i]];
   if (String(spot) !== String(map.marks.hover)) { map.marks.hover = spot; map.redraw(); }
+  box.setAttribute("aria-live", map.crosshair ? "polite" : "off"); // under a mouse it would never end
   box.hidden = i < 0;
   if (i < 0) return;
   const facts = [corpus.labelNames[corpus.label[i]], `${corpus.length[i]} tokens`, `cluster ${corpus.cluster[i] + 1}`,
@@ -171,7 +172,7 @@ async function showCorpus(model) {
   }
   map.ring = corpus.held.some(Boolean) ? Uint8Array.from(corpus.held) : null;
   map.colours = new Uint32Array(corpus.count);
-  if (!corpus.names.includes(state.view)) state.view = "pca";
+  knowView();
   by("view-field").hidden = corpus.names.length < 2;
   by("view").replaceChildren(...corpus.names.map((name) => el("option", { value: name }, name.toUpperCase())));
   by("view").value = state.view;
@@ -183,6 +184,12 @@ async function showCorpus(model) {
   await toolbar.recolour();
 }
 
+/** Places in a view that this map doesn't have are places of no other one. */
+function knowView() {
+  if (!corpus.count || corpus.names.includes(state.view)) return;
+  Object.assign(state, { view: "pca", x: null, y: null, centre: null, scale: 0, lasso: null });
+}
+
 function frame() {
   if (state.centre?.length === 2 && state.scale > 0) map.look(state.centre, state.scale * map.fitted());
   else map.fit();
@@ -190,6 +197,7 @@ function frame() {
 }
 
 function describe(model) {
+  shelve(model);
   document.title = `${model.name} – midsentence`;
   const none = model.weights ? "a language model" : "no model yet";
   const facts = [model.latent ? `${model.latent} dimensions` : none];
@@ -216,8 +224,6 @@ async function renew(model) {
     sliders.renew(model);
     if (!first) {
       leave();
-      map.marks.here = null;
-      map.redraw();
       tell("renewed");
     }
   }
@@ -232,10 +238,12 @@ async function begin() {
 function startTools(model) {
   describe(model);
   by("label").addEventListener("change", () => { set({ label: by("label").value }); tell("relabelled"); });
+  on("restored", knowView); // before the tools ask about a place
   for (const tool of [point, path, palette, read]) tool.start();
   sliders.start(model);
   if (model.training) watch.start(() => renew(model));
-  on("corpus", () => attempt(() => showCorpus(model)));
+  const shown = () => showCorpus(model);
+  on("corpus", () => attempt(shown, BEHIND));
   on("restored", () => attempt(() => followLink(model)));
   attempt(async () => {
     await load();
@@ -247,10 +255,11 @@ async function followLink(model) {
   linked = true;
   show(state.tab);
   relabel(model);
-  if (!corpus.count) return;
+  if (!corpus.count) return selection.again();
   toolbar.fillColours(model);
   by("view").value = state.view;
   await toolbar.review();
+  selection.again();
   frame();
   await toolbar.recolour();
 }

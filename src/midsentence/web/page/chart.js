@@ -21,12 +21,12 @@ function ticks(low, high, about = 4) {
 }
 
 /** series: [{name, points: [[x, y]], quiet}]. at: an x that is marked. pick: called with an x that
- * was clicked. */
-export function lines(place, series, { title, unit, along = "", height = 150, at = null, pick = null } = {}) {
+ * was clicked. none: what is said where there are no points. */
+export function lines(place, series, { title, unit, along = "", height = 150, at = null, pick = null, none = "Nothing yet." } = {}) {
   const points = series.flatMap((s) => s.points).filter(([, y]) => Number.isFinite(y));
   const wide = Math.max(240, place.clientWidth || 380);
   const head = el("figcaption", {}, el("strong", {}, title), ` ${unit}`);
-  if (!points.length) { place.replaceChildren(head, el("p", { class: "hint" }, "Nothing yet.")); return; }
+  if (!points.length) { place.replaceChildren(head, el("p", { class: "hint" }, none)); return; }
   let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
   for (const [x, y] of points) {
     x0 = Math.min(x0, x); x1 = Math.max(x1, x); y0 = Math.min(y0, y); y1 = Math.max(y1, y);

@@ -47,7 +47,8 @@ export function byNumber(values) {
   const pixels = Uint32Array.from(values, (v) =>
     Number.isNaN(v) ? none : table[Math.max(0, Math.min(255, ((v - low) / span) * 255)) | 0]);
   const digits = Number.isInteger(low) && Number.isInteger(high) ? 0 : 2;
-  return { pixels, low, high, ends: [low.toFixed(digits), high.toFixed(digits)] };
+  const ends = known.length ? [low.toFixed(digits), high.toFixed(digits)] : ["–", "–"];
+  return { pixels, low, high, ends };
 }
 
 /** Categories (negative: none) -> pixels, and which colour each of the most frequent ones has. */

@@ -1,6 +1,6 @@
 // The sentences of the map: where they lie and what they can be coloured by. Fetched once each.
 
-import { attempt, get } from "./api.js";
+import { attempt, BEHIND, get } from "./api.js";
 import { byCategory, byNumber } from "./colour.js";
 import { state, tell } from "./state.js";
 
@@ -67,15 +67,16 @@ export function search(query) {
   return rows;
 }
 
-let polling = 0;
+let polling = 0; // the timer, if it runs
 
 async function pollNll() {
+  polling = 0;
   const told = await get("v1/map/nll");
   const fresh = told.done > corpus.nllDone || corpus.nll === null;
   corpus.nll = told.values;
   corpus.nllDone = told.done;
   clearTimeout(polling);
-  if (told.done < 1) polling = setTimeout(() => attempt(pollNll), 2000);
+  polling = told.done < 1 ? setTimeout(() => attempt(pollNll, BEHIND), 2000) : 0;
   if (fresh) tell("nll");
 }
 
@@ -99,7 +100,7 @@ export async function coloured(by) {
     return { ...byCategory(corpus.held), values: corpus.held, title: "Where from", name: (v) => (v ? "your file" : "training") };
   }
   if (by === "nll") {
-    if (corpus.nllDone < 1) await pollNll();
+    if (corpus.nll === null || (corpus.nllDone < 1 && !polling)) await pollNll();
     const share = Math.floor(100 * corpus.nllDone);
     return number(corpus.nll, "NLL", "nats a token", share < 100 ? `${share} % measured` : "");
   }

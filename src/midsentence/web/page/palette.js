@@ -107,6 +107,7 @@ export function start() {
     by("palette-written").replaceChildren();
   };
   on("renewed", clear);
+  on("relabelled", () => { if (state.tab === "palette" && corners) attempt(mix); else clear(); });
   on("restored", () => {
     fill();
     clear();

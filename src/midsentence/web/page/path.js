@@ -35,7 +35,8 @@ async function go() {
 function chart() {
   const points = nll.map((value, i) => [i, value ?? Number.NaN]);
   lines(by("path-chart"), [{ name: "NLL", points }],
-    { title: "NLL along the way", unit: "nats a token", along: "step", at: state.step, pick: choose });
+    { title: "NLL along the way", unit: "nats a token", along: "step", at: state.step, pick: choose,
+      none: nll.length ? "Not available: these sentences have no likelihood here." : "Nothing yet." });
 }
 
 function choose(i) {
@@ -83,6 +84,7 @@ export function start() {
     tell("way", []);
   };
   on("renewed", clear);
+  on("relabelled", () => { if (state.tab === "path" && !by("path-found").hidden) attempt(go); else clear(); });
   on("corpus", () => {
     by("path-way").querySelector("[value=density]").disabled = !corpus.count;
     if (!corpus.count && state.way === "density") { set({ way: "linear" }); fill(); }

@@ -61,15 +61,18 @@ export function start() {
   by("point-how").addEventListener("submit", (event) => event.preventDefault());
   by("again").addEventListener("click", () => { by("seed").value = (state.seed + 1) % 2 ** 31; changed(); });
   on("relabelled", () => { if (found && state.x !== null) attempt(ask); });
-  on("renewed", () => {
+  const clear = () => {
     line.drop();
     found = null;
     by("point-hint").hidden = false;
     for (const name of ["written", "samples", "near"]) by(`point-${name}`).replaceChildren();
-  });
+    tell("at", null);
+  };
+  on("renewed", clear);
   on("restored", () => {
     fill();
     if (state.x !== null && state.y !== null && corpus.count) decodeAt(state.x, state.y);
+    else clear();
   });
   fill();
 }

@@ -14,7 +14,7 @@ const line = new Line();
 
 function shade(nats) {
   const share = Math.min(1, Math.max(0, nats / FULL));
-  return `color-mix(in oklab, var(--heat) ${(10 + 75 * share).toFixed(0)}%, transparent)`;
+  return `color-mix(in oklab, var(--heat) ${(10 + 55 * share).toFixed(0)}%, transparent)`; // more, and words on it are hard to read
 }
 
 function words(tokens) {
@@ -56,6 +56,11 @@ async function read() {
 }
 
 function divergences(kl) {
+  if (!kl.every(Number.isFinite)) {
+    by("read-kl").textContent = "KL, – nats in all";
+    by("read-bars").replaceChildren(el("p", { class: "hint" }, "Not available: this prior has no likelihood."));
+    return;
+  }
   const total = kl.reduce((sum, value) => sum + value, 0);
   by("read-kl").textContent = `KL, ${number(total)} nats in all`;
   if (kl.length === 1) {
@@ -84,11 +89,11 @@ export function start() {
     set({ read: by("read-text").value });
     attempt(read);
   });
-  on("relabelled", () => { if (state.tab === "read" && state.read) attempt(read); });
   const clear = () => {
     line.drop();
     by("read-found").hidden = true;
   };
+  on("relabelled", () => { if (state.tab === "read" && state.read) attempt(read); else clear(); });
   on("renewed", clear);
   on("restored", () => {
     by("read-text").value = state.read;

@@ -3,7 +3,7 @@
 import { by, el, quote, save, whole } from "./dom.js";
 import { corpus, search } from "./corpus.js";
 import { inside } from "./grid.js";
-import { on, set, state, tell } from "./state.js";
+import { set, state, tell } from "./state.js";
 import { uses } from "./written.js";
 
 const SHOWN = 200; // sentences in the list; all of them are lit, counted and saved
@@ -55,7 +55,7 @@ export function surround(polygon) {
   set({ lasso: thin, query: "" });
   by("search").value = "";
   map.lasso = thin;
-  choose(inside(map.x, map.y, thin), "inside the lasso");
+  choose(corpus.count ? inside(map.x, map.y, thin) : null, "inside the lasso");
 }
 
 export function only(values, value, name) {
@@ -77,12 +77,13 @@ export function saveRows() {
   const lines = rows.map((i) => JSON.stringify({
     row: i, text: corpus.text[i], label: corpus.labelNames[corpus.label[i]] ?? null, tokens: corpus.length[i],
     cluster: corpus.cluster[i], held: Boolean(corpus.held[i]), view: state.view,
-    x: Number(map.x[i].toPrecision(6)), y: Number(map.y[i].toPrecision(6)), nll: corpus.nll?.[i] ?? null,
+    x: Number(map.x[i].toPrecision(6)), y: Number(map.y[i].toPrecision(6)),
+    ...(corpus.nll ? { nll: corpus.nll[i] ?? null } : {}), // it is asked for only to colour the map
   }));
   save("selection.jsonl", lines.map((line) => `${line}\n`).join(""), "application/x-ndjson");
 }
 
-/** After the points came, or a link was restored. */
+/** Once the points are where a link, or another model, has them. */
 export function again() {
   by("search").value = state.query;
   if (state.lasso?.length >= 6) surround(state.lasso);
@@ -105,5 +106,4 @@ export function start(plane) {
   });
   by("chosen-clear").addEventListener("click", clear);
   by("chosen-save").addEventListener("click", saveRows);
-  on("restored", again);
 }

@@ -1,6 +1,6 @@
 // From the shared place: along its dimensions, along directions by name, and by A − B + C.
 
-import { attempt, get, Line, say } from "./api.js";
+import { attempt, BEHIND, get, Line, say } from "./api.js";
 import { by, el, number } from "./dom.js";
 import { project } from "./corpus.js";
 import { label } from "./point.js";
@@ -11,10 +11,11 @@ const FEW = 12;
 const write = new Line(), edit = new Line(), add = new Line();
 let model, base = null, now = null, wide = false, startText = null;
 
-const shown = () => {
-  const active = model.active ?? [];
-  return wide ? active : active.slice(0, FEW);
-};
+// A run without its corpus doesn't know which are the most active, nor where the data is.
+const dimensions = () => (model.active?.length ? model.active : Array.from({ length: model.latent }, (_, d) => d));
+const shown = () => (wide ? dimensions() : dimensions().slice(0, FEW));
+const middle = () => (model.loc?.length ? "the centre of the data" : "zero");
+const centre = () => (model.loc?.length ? model.loc : Array(model.latent).fill(0));
 
 /** Takes a place over as the one that is varied. */
 function begin(z, text) {
@@ -22,7 +23,7 @@ function begin(z, text) {
   now = [...z];
   startText = text;
   place();
-  by("sliders-from").textContent = text ? `From “${text.length > 120 ? `${text.slice(0, 120)}…` : text}”` : "From the centre of the data.";
+  by("sliders-from").textContent = text ? `From “${text.length > 120 ? `${text.slice(0, 120)}…` : text}”` : `From ${middle()}.`;
   by("sliders-written").replaceChildren();
   by("direction-written").replaceChildren();
   by("strength").value = 0;
@@ -31,8 +32,9 @@ function begin(z, text) {
 }
 
 function place() {
+  const means = centre();
   by("sliders-list").replaceChildren(...shown().map((d) => {
-    const loc = model.loc[d], reach = 3 * (model.scale[d] || 1);
+    const loc = means[d], reach = 3 * (model.scale?.[d] || 1);
     const value = el("output", {}, number(now[d]));
     const slider = el("input", { type: "range", step: "any", min: Math.min(loc - reach, now[d]), max: Math.max(loc + reach, now[d]),
       "aria-label": `Dimension ${d}` });
@@ -116,17 +118,16 @@ function fill() {
   sayStrength();
 }
 
-// A run without its corpus has no loc.
-const centre = () => (model.loc?.length ? model.loc : Array(model.latent).fill(0));
-
 /** Another model, with its own dimensions: the first one, or the next of a training. */
 export function renew(about) {
   model = about;
   for (const one of [write, edit, add]) one.drop();
   by("sum-written").replaceChildren();
-  by("sliders-more").hidden = (model.active?.length ?? 0) <= FEW;
+  by("sliders-title").textContent = model.active?.length ? "Most active dimensions" : "Dimensions";
+  by("sliders-centre").textContent = model.loc?.length ? "Centre of the data" : "Zero";
+  by("sliders-more").hidden = dimensions().length <= FEW;
   begin(centre(), "");
-  if (model.latent > 0) attempt(listDirections);
+  if (model.latent > 0) attempt(listDirections, BEHIND);
 }
 
 export function start(about) {

@@ -97,11 +97,16 @@ export function leave() {
   set({ z: null, x: null, y: null });
 }
 
-const SHELF = "midsentence.bookmarks";
+let shelf = "midsentence.bookmarks";
+
+/** Each model's bookmarks are its own: runs are served from one address after another. */
+export function shelve({ name, weights = "" }) {
+  shelf = `midsentence.bookmarks ${name} ${weights}`;
+}
 
 export function bookmarks() {
   try {
-    const kept = JSON.parse(localStorage.getItem(SHELF) ?? "[]");
+    const kept = JSON.parse(localStorage.getItem(shelf) ?? "[]");
     return Array.isArray(kept) ? kept.filter((k) => typeof k?.name === "string" && typeof k?.hash === "string") : [];
   } catch {
     return []; // storage is denied, or holds something else: then there are none
@@ -110,7 +115,7 @@ export function bookmarks() {
 
 export function keepBookmarks(list) {
   try {
-    localStorage.setItem(SHELF, JSON.stringify(list));
+    localStorage.setItem(shelf, JSON.stringify(list));
     return true;
   } catch {
     return false;

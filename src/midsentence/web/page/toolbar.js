@@ -1,6 +1,6 @@
 // Above the map: colours and their legend, the view, density, bookmarks, what can be saved.
 
-import { attempt, say } from "./api.js";
+import { attempt, BEHIND, say } from "./api.js";
 import { by, el, whole } from "./dom.js";
 import { picture } from "./picture.js";
 import { onTheme, ramp } from "./colour.js";
@@ -149,6 +149,6 @@ export function start(plane) {
     by("export-menu").hidePopover();
   });
   by("save-png").addEventListener("click", () => { picture(map, shown); by("export-menu").hidePopover(); });
-  on("nll", () => { if (state.colour === "nll") attempt(recolour); });
-  onTheme(() => { map.retheme(); attempt(recolour); });
+  on("nll", () => { if (state.colour === "nll") attempt(recolour, BEHIND); });
+  onTheme(() => { map.retheme(); attempt(recolour, BEHIND); });
 }

@@ -1,6 +1,6 @@
 // A training watched: its curves, what it writes by now, and the map as it forms.
 
-import { attempt, Line } from "./api.js";
+import { attempt, BEHIND, Line } from "./api.js";
 import { lines } from "./chart.js";
 import { by, el, quote, whole } from "./dom.js";
 
@@ -11,7 +11,7 @@ const CURVES = [
   ["kl", "KL", "nats a sentence"], ["beta", "β", "weight of the KL"],
 ];
 const line = new Line();
-let records = [], next = 0, looks = LOOKS, charts = null, renew = null;
+let records = [], next = 0, looks = LOOKS, charts = null, renew = null, timer = 0;
 
 const series = (kind, name) => records.filter((r) => r.kind === kind && Number.isFinite(r[name])).map((r) => [r.step, r[name]]);
 
@@ -60,10 +60,11 @@ async function poll() {
     looks = looks > 0 && (await renew()) ? 0 : looks - 1;
   } catch (error) {
     if (error.status === 503) return; // one model gives way to the next
-    wait = null; // the button of the status line begins again
+    wait = RARELY; // what is wrong may pass; the button of the status line doesn't wait
     throw error;
   } finally {
-    if (wait !== null) setTimeout(() => attempt(poll), wait);
+    clearTimeout(timer);
+    timer = setTimeout(() => attempt(poll, BEHIND), wait);
   }
 }
 
