@@ -168,6 +168,7 @@ def test_the_nll_is_asked_for_once_until_it_is_time_again(visit):
 def test_what_goes_on_behind_does_not_clear_an_error_it_did_not_make(visit):
     with serving(make_app(400, training=True)) as url:
         page = visit(url, allow=("422",))
+        expect(page.locator("#legend button").first).to_be_visible()  # it listens by now
         page.route(
             "**/v1/read",
             lambda route: route.fulfill(status=422, json={"error": "that is too long"}),

@@ -176,6 +176,7 @@ def test_two_nodes_train_as_one_process_does(corpus, alone, tmp_path):
     assert "valid bound" not in said[1]
 
 
+@LASTING
 def test_when_a_node_is_lost_the_other_ends_with_one_line(corpus, tmp_path):
     port, long = free_port(), [*settings("plain"), "training.max_steps=100000"]
     nodes = [node(rank, port, corpus, tmp_path / "run", *long) for rank in range(2)]
