@@ -30,7 +30,7 @@ torture: set-up
 	TORTURE=1 $(BIN)/python -m pytest -q tests/test_damage.py tests/test_generate.py \
 		tests/test_faults.py tests/test_full_disk.py tests/test_hard_corpora.py \
 		tests/test_not_finite.py tests/test_processes.py tests/test_training.py \
-		tests/test_export.py
+		tests/test_export.py tests/test_quality.py tests/test_explorer_kept.py
 
 check: set-up
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
+from lasting import LASTING
 from page_stub import make_app, serving
 from test_explorer import (
     A,
@@ -37,7 +38,7 @@ def changed(route, **more):
 # Links and bookmarks
 
 
-@pytest.mark.parametrize("view", ["pca", "umap"])
+@pytest.mark.parametrize("view", ["pca", pytest.param("umap", marks=LASTING)])
 def test_a_link_restores_what_a_lasso_holds(page, visit, view):
     page.select_option("#view", view)
     address(page, "view=umap" if view == "umap" else "#|$")
@@ -143,6 +144,7 @@ def test_what_has_no_likelihood_is_not_made_up(visit, service_url):
     expect(page.locator("#path-chart")).to_contain_text("Not available")
 
 
+@LASTING
 def test_the_nll_is_asked_for_once_until_it_is_time_again(visit):
     with serving(make_app(300)) as url:
         page = visit(url)
@@ -165,6 +167,7 @@ def test_the_nll_is_asked_for_once_until_it_is_time_again(visit):
 # Errors
 
 
+@LASTING
 def test_what_goes_on_behind_does_not_clear_an_error_it_did_not_make(visit):
     with serving(make_app(400, training=True)) as url:
         page = visit(url, allow=("422",))
@@ -188,7 +191,7 @@ def test_what_goes_on_behind_does_not_clear_an_error_it_did_not_make(visit):
         page.close()
 
 
-@pytest.mark.parametrize("status", [500, 429])
+@pytest.mark.parametrize("status", [500, pytest.param(429, marks=LASTING)])
 def test_a_training_is_watched_on_after_an_error(visit, status):
     with serving(make_app(400, training=True)) as url:
         page = visit("about:blank", allow=(str(status),), service=url)
@@ -220,7 +223,7 @@ def luminance(rgb):
     return sum(k * c for k, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=LASTING), "dark"])
 def test_words_can_be_read_on_the_darkest_shading(visit, service_url, scheme):
     page = visit(service_url, color_scheme=scheme)
     expect(page.locator("#legend button").first).to_be_visible()

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from faults import Disk, failing, watched
+from lasting import LASTING
 from midsentence import TextVAE, UserError, assembly, fitted, pipeline, writing
 from midsentence.export import export
 from midsentence.learning import checkpoint, kinds
@@ -218,7 +219,7 @@ def begin_or_go_on(corpus, out):
     pipeline.train(corpus, out, settings=[] if resume else SHORT, resume=resume)
 
 
-@pytest.mark.parametrize("for_ever", [False, True])
+@pytest.mark.parametrize("for_ever", [False, pytest.param(True, marks=LASTING)])
 def test_training_ends_with_one_line_and_goes_on_after_it(corpus, run, tmp_path, for_ever):
     """At some places of a whole training: the model that was there is there."""
     out, ended = tmp_path / "run", 0

@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lasting import LASTING
 from midsentence import UserError, evaluation, launch, pipeline
 from midsentence.cli import app
 from midsentence.learning import checkpoint
@@ -115,9 +116,6 @@ BRIEF = ("plain, briefly", "in pieces, briefly")
 LONG = tuple(name for name in CASES if name not in BRIEF)
 
 
-LASTING = pytest.mark.skipif("TORTURE" not in os.environ, reason="make torture")
-
-
 @pytest.mark.parametrize(("count", "names"), [(2, LONG), pytest.param(4, BRIEF, marks=LASTING)])
 def test_the_same_training_by_one_process_and_by_several(corpus, alone, tmp_path, count, names):
     ended(together(count, HERE / "several.py", corpus, tmp_path, 0, "afresh", *names))
@@ -130,6 +128,7 @@ def test_the_same_training_by_one_process_and_by_several(corpus, alone, tmp_path
         assert (tmp_path / name / "report.html").exists()
 
 
+@LASTING
 def test_going_on_with_fewer_and_again_with_more(corpus, alone, tmp_path):
     """Two processes begin, one goes on, two end: as if there had been no stop."""
     script, names = HERE / "several.py", ("plain", "in pieces")
@@ -255,10 +254,10 @@ def given_away(text, folder):
     return pipe, writer
 
 
-@pytest.mark.parametrize("which", [1, 0])
+@pytest.mark.parametrize("which", [1, pytest.param(0, marks=LASTING)])
 def test_one_killed_while_a_model_is_evaluated(much, alone, tmp_path, which, monkeypatch, capfd):
     """The other one may be too busy to notice: then it does not outlive the grace."""
-    monkeypatch.setattr(launch, "GRACE", 3.0)
+    monkeypatch.setattr(launch, "GRACE", 10.0)
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     pipe, writer = given_away(much.read_text(), tmp_path)
@@ -269,11 +268,12 @@ def test_one_killed_while_a_model_is_evaluated(much, alone, tmp_path, which, mon
         os.kill(children(os.getpid())[-2:][which], signal.SIGKILL)
 
     threading.Thread(target=kill).start()
-    asked = "evaluate", alone / "plain", pipe, "--samples", 2_500
+    asked = "evaluate", alone / "plain", pipe, "--samples", 50
     assert launch.launch(2, [*map(str, asked)]) == 1
     assert_one_line(capfd.readouterr().err)
 
 
+@LASTING
 def test_under_torchrun_the_first_is_killed_and_the_other_says_so(corpus, tmp_path):
     port, long = free_port(), [*settings("plain"), "training.max_steps=100000"]
     parent = node(0, port, corpus, tmp_path / "run", *long, nodes=1, each=2)

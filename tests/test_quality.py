@@ -11,6 +11,7 @@ import sacrebleu
 import torch
 from typer.testing import CliRunner
 
+from lasting import LASTING
 from midsentence import TextVAE, appraisal, judging, train
 from midsentence.cli import app
 from midsentence.measuring import probing, quality
@@ -332,6 +333,7 @@ def test_evaluate_quality_of_a_run(tmp_path, monkeypatch):
     assert found["unknown_real"] == 0
 
 
+@LASTING
 def test_the_factors_of_the_grammar_are_looked_for(tmp_path, monkeypatch):
     every = Grammar.lines
     # Shapes are checked in tests: to draw all 150,000 takes minutes.
