@@ -21,7 +21,7 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 
-from midsentence import TextVAE, UserError, cli_web
+from midsentence import TextVAE, UserError, cli_web, launch
 from midsentence import space as space_module
 from midsentence.measuring.survey import survey
 from midsentence.space import Space
@@ -369,7 +369,7 @@ def test_train_watch_shows_a_page_and_ends_with_the_training(tmp_path):
 
 
 def test_who_watches_a_training_of_several_is_none_of_them(tmp_path, monkeypatch):
-    several = (*cli_web.GROUP, "TORCHELASTIC_RUN_ID")
+    several = (*launch.GROUP, "TORCHELASTIC_RUN_ID")
     for name in several:
         monkeypatch.setenv(name, "2")
     started = []

@@ -426,6 +426,14 @@ def read(page, text):
     return answer_to(page, "/v1/read", lambda: page.press("#read-text", "Enter"))
 
 
+def read_refused(page, error):
+    page.route("**/v1/read", lambda route: route.fulfill(status=422, json={"error": error}))
+    page.click("#tab-read")
+    page.fill("#read-text", A)
+    page.press("#read-text", "Enter")
+    expect(page.locator("#status")).to_contain_text(error)
+
+
 def test_a_sentence_is_read(page):
     told = read(page, A)
     expect(page.locator("#read-written .quote")).to_have_text(told["reconstruction"]["text"])
@@ -791,14 +799,7 @@ def test_a_label_is_sent_along_where_the_model_has_some(visit, service_url):
 
 def test_an_error_is_shown_as_the_service_says_it(visit, service_url):
     page = visit(service_url, allow=("422",))
-    page.route(
-        "**/v1/read",
-        lambda route: route.fulfill(status=422, json={"error": "the sentence <b>is</b> too long"}),
-    )
-    page.click("#tab-read")
-    page.fill("#read-text", A)
-    page.press("#read-text", "Enter")
-    expect(page.locator("#status")).to_contain_text("the sentence <b>is</b> too long")
+    read_refused(page, "the sentence <b>is</b> too long")
 
 
 # Text is text

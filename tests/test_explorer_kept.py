@@ -20,6 +20,7 @@ from test_explorer import (
     lasso,
     page,
     read,
+    read_refused,
     service_url,
     visit,
 )
@@ -172,14 +173,7 @@ def test_what_goes_on_behind_does_not_clear_an_error_it_did_not_make(visit):
     with serving(make_app(400, training=True)) as url:
         page = visit(url, allow=("422",))
         expect(page.locator("#legend button").first).to_be_visible()  # it listens by now
-        page.route(
-            "**/v1/read",
-            lambda route: route.fulfill(status=422, json={"error": "that is too long"}),
-        )
-        page.click("#tab-read")
-        page.fill("#read-text", A)
-        page.press("#read-text", "Enter")
-        expect(page.locator("#status")).to_contain_text("that is too long")
+        read_refused(page, "that is too long")
         for _ in range(2):
             with page.expect_response("**/v1/watch*") as answer:
                 pass

@@ -14,6 +14,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from lasting import LASTING
 from midsentence import TextVAE, UserError, assembly, config, evaluation, opening, pipeline
 from midsentence.config import recipes
 from midsentence.learning import checkpoint, optimizers, steps, trainer
@@ -520,7 +521,7 @@ for kind, settings in ("lstm", {}), ("lstm", layered), ("gru", layered), ("trans
 """
 
 
-@pytest.mark.skipif("TORTURE" not in os.environ, reason="half a minute: make torture")
+@LASTING  # half a minute
 def test_a_compiled_decoder_has_the_same_gradients():
     # By itself: the shape checks of this suite are not made to be traced.
     subprocess.run([sys.executable, "-c", COMPILED], check=True)

@@ -66,6 +66,11 @@ def side(space: "Space", file: str | None, label: str | None, name: str) -> Any:
     return all_lines(space.model, str(file))
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """Those that were said; `Space` knows what the others are by default."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 @writing
 def edit(
     run: Run,
@@ -103,7 +108,7 @@ def edit(
         raise UserError("say where to: --direction NAME, or --toward NAME and --away NAME")
     if direction is None and strength is not None:
         raise UserError("--strength is for --direction; --toward has --near")
-    if direction is not None and not method is near is None:
+    if direction is not None and (method, near) != (None, None):
         raise UserError("--method and --near are for --toward; --direction has --strength")
     if method == "ode" and near is not None:
         raise UserError("--near is for --method gradient; ode has no such thing")
@@ -112,10 +117,10 @@ def edit(
     along = None if direction is None else directions.read(run, direction)
     space = open_space(run, label)
     if along is not None:
-        found = space.edit(text, along, 1.0 if strength is None else strength, seed=seed, **how)
+        found = space.edit(text, along, **given(strength=strength), seed=seed, **how)
     else:
-        near, method = 0.1 if near is None else near, method or "gradient"
-        found = space.toward(text, wanted, method=method, near=near, seed=seed, **how)
+        way = given(method=method, near=near)
+        found = space.toward(text, wanted, **way, seed=seed, **how)
     tell(space, [found], jsonl)
 
 

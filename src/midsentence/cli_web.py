@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import launch
 from .cli_options import OwnPrior, Run, all_lines, warn_unavailable
 from .errors import UserError
 
@@ -173,18 +174,6 @@ def _installed() -> Any:
 CHILD = "MIDSENTENCE_WATCHES"
 """Set for a process that watches the training which started it, to that one's number."""
 
-GROUP = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What makes a process one of several."""
-
-
-def alone() -> dict[str, str]:
-    """The environment of a process that is none of the several that train together, or it would
-    wait for them to let it in."""
-    return {
-        name: value for name, value in os.environ.items()
-        if name not in GROUP and not name.startswith("TORCHELASTIC_")
-    }  # fmt: skip
-
 
 def modest() -> None:
     """Take what the training leaves of the processor."""
@@ -211,7 +200,7 @@ class Watched:
             self.process = subprocess.Popen(
                 [*command, "--port", "0"],
                 start_new_session=True,
-                env=alone() | {CHILD: str(os.getpid())},
+                env=launch.alone() | {CHILD: str(os.getpid())},
             )
         self.inner(event, record)
 

@@ -13,10 +13,22 @@ from collections.abc import Sequence
 GRACE = 20.0
 """Seconds that the others get to end by themselves, once one has ended badly."""
 
+GROUP = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What makes a process one of several."""
+
 
 def started() -> int:
     """How many processes the environment speaks of (torchrun's WORLD_SIZE too)."""
     return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def alone() -> dict[str, str]:
+    """The environment of a process that is none of the several that train together, or it would
+    wait for them to let it in."""
+    return {
+        name: value for name, value in os.environ.items()
+        if name not in GROUP and not name.startswith("TORCHELASTIC_")
+    }  # fmt: skip
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
