@@ -53,6 +53,21 @@ def test_a_kind_that_is_said_last_takes_nothing_away(tmp_path, asked):
     assert made.tokenizer.vocab_size == 500
 
 
+@pytest.mark.parametrize("role", ["encoder", "posterior", "prior", "decoder", "objective", "beta"])
+def test_every_recipe_takes_every_kind_of_part(role):
+    for recipe in config.recipes():
+        for kind in config.tables()[role]:
+            made = config.compose(recipe, None, [f"{role}.kind={kind}"])
+            assert getattr(made, role)["kind"] == kind
+
+
+def test_a_kind_keeps_what_it_has_of_the_recipe_and_the_users_word_is_not_dropped():
+    made = config.compose("word-dropout", None, ["decoder.kind=transformer"])
+    assert made.decoder["word_dropout"] == config.compose("word-dropout").decoder["word_dropout"]
+    with pytest.raises(UserError, match="has no setting 'free_bits'"):
+        config.compose("plain", None, ["objective.kind=rate", "objective.free_bits=0.1"])
+
+
 def test_nothing_is_saved_that_could_not_be_loaded(tmp_path):
     many = config.compose(None, None, [])
     many.corpus.source = [f"/somewhere/far/away/{i:09}.txt" for i in range(30_000)]

@@ -103,14 +103,27 @@ def override(config: Config, overrides: list[str], file: Path | None = None) -> 
 
 
 def _laid_over(tree: dict[str, Any], file: Path | None, overrides: list[str]) -> Config:
+    asked: dict[str, Any] = {}
     if file:
         if not file.is_file():
             raise UserError(f"{file}: no such configuration file")
-        _merge(tree, parse_toml(read_text(file), str(file)))
+        asked = parse_toml(read_text(file), str(file))
     # A kind first, wherever it stands: the other settings are that kind's.
     for text in sorted(overrides, key=lambda text: not _name(text).endswith(".kind")):
-        _merge(tree, _override(text))
+        _merge(asked, _override(text))
+    _make_room(tree, asked)
+    _merge(tree, asked)
     return resolve(tree)
+
+
+def _make_room(tree: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    """A recipe that names no kind of part means any that has its settings: of those that the kind
+    asked for does not have nobody has spoken, and they go."""
+    for role, table in tables().items():
+        held, wanted = tree.get(role), asked.get(role)
+        make = table.get(str(wanted.get("kind"))) if isinstance(wanted, Mapping) else None
+        if make and isinstance(held, dict) and "kind" not in held:
+            tree[role] = {k: v for k, v in held.items() if k in keywords(make)}
 
 
 def resolve(tree: Mapping[str, Any]) -> Config:
