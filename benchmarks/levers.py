@@ -27,6 +27,8 @@ LEVERS = {
     "recipe": (),
     "untied": ("head.tied=false",),
     "dropout unlocked": ("decoder.locked_dropout=false",),
+    "two softmaxes": ("head.softmaxes=2",),
+    "four softmaxes": ("head.softmaxes=4",),
     "weight drop": ("decoder.weight_drop=0.2",),
     "weight average": ("training.average=0.75",),
     "AdamW": (ADAM,),

@@ -251,6 +251,10 @@ def test_a_hundred_latents_decode_to_pytorch_s_text(ort, decoder, inject, tmp_pa
     same_text(ort, tmp_path, tiny("lstm", decoder, writing=writing, vocab=30).float())
 
 
+def test_a_mixture_of_softmaxes_is_in_the_graphs(ort, tmp_path):
+    same_text(ort, tmp_path, tiny("lstm", "gru", head={"softmaxes": 3}, vocab=30).float())
+
+
 def test_labels_and_a_tied_head_are_in_the_graphs(ort, tmp_path):
     labels = {"shares": {"a": 0.5, "b": 0.3}, "size": 3}
     vae = tiny("gru", "gru", labels=labels, head={"tied": True}).float()

@@ -90,11 +90,12 @@ def test_seeds_differ_and_repeat():
 
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize(
-    ("decoder", "vocab"),
-    [*((decoder, 9) for decoder in DECODERS), ("gru", 1300)],  # eleven blocks, the last not full
+    ("decoder", "vocab", "softmaxes"),
+    # Eleven blocks, the last not full.
+    [*((decoder, 9, 1) for decoder in DECODERS), ("gru", 1300, 1), ("gru", 1300, 3)],
 )
-def test_every_word_is_the_likeliest_or_where_its_chance_falls(decoder, vocab, greedy):
-    vae, z = tiny(decoder=decoder, vocab=vocab), latents(6)
+def test_every_word_is_the_likeliest_or_where_its_chance_falls(decoder, vocab, softmaxes, greedy):
+    vae, z = tiny(decoder=decoder, vocab=vocab, head={"softmaxes": softmaxes}), latents(6)
     how, chance = Decoding(greedy=greedy, max_length=9), torch.rand(6, 9)
     for row, line in enumerate(generate(vae, z, how, chance=chance)):
         read = torch.tensor([[BOS, *line]])
@@ -106,9 +107,9 @@ def test_every_word_is_the_likeliest_or_where_its_chance_falls(decoder, vocab, g
         assert len(line) == 9 or expected[len(line)] == EOS
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_a_wide_beam_finds_the_likeliest_sentence(decoder):
-    vae, z = tiny(decoder=decoder, vocab=UNK + 3), latents(5)
+@pytest.mark.parametrize(("decoder", "softmaxes"), [*((d, 1) for d in DECODERS), ("gru", 3)])
+def test_a_wide_beam_finds_the_likeliest_sentence(decoder, softmaxes):
+    vae, z = tiny(decoder=decoder, vocab=UNK + 3, head={"softmaxes": softmaxes}), latents(5)
     with torch.no_grad():
         vae.head.bias[EOS - 2] += 1.0  # so that short sentences hold most of the mass
     words = [UNK, UNK + 1, UNK + 2]

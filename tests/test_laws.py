@@ -231,11 +231,11 @@ def test_stepping_equals_teacher_forcing(decoder, inject):
     assert all(len(value) == 4 for value in state.values())
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(("decoder", "softmaxes"), [*((d, 1) for d in DECODERS), ("lstm", 3)])
 @torch.no_grad()
-def test_probabilities_of_all_sentences_and_the_open_mass_sum_to_one(decoder):
+def test_probabilities_of_all_sentences_and_the_open_mass_sum_to_one(decoder, softmaxes):
     """A vocabulary of <unk> and two words: all sentences up to 4 words, then what is still open."""
-    vae = tiny(decoder=decoder, vocab=UNK + 3)
+    vae = tiny(decoder=decoder, vocab=UNK + 3, head={"softmaxes": softmaxes})
     z = torch.randn(1, 1, 3, dtype=torch.float64)
     words = [UNK, UNK + 1, UNK + 2]
     total = 0.0

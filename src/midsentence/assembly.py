@@ -14,8 +14,9 @@ from .learning.checkpoint import save_tensors
 from .opening import verify
 from .parts.decoders import DECODERS
 from .parts.encoders import ENCODERS
-from .parts.head import BagOfWords, Head
+from .parts.head import BagOfWords
 from .parts.labels import Labels
+from .parts.mixture import make_head
 from .parts.posteriors import POSTERIORS
 from .parts.priors import PRIORS
 from .parts.refinement import Refinement
@@ -59,12 +60,14 @@ def assemble(config: Config, vocab: int) -> VAE:
             )
         decoder = configuration.build(DECODERS, config.decoder, vocab, size + more)
         embedding = decoder.input.embedding
-        head = Head(
+        head = make_head(
             decoder.width, embedding, precision=config.precision, **config.head.model_dump()
         )
         bow = BagOfWords(size, vocab) if asked["bow"] and size else None
         refinement = Refinement(refine.steps, refine.rate) if refine.steps and size else None
         twice = asked["fraternal"] > 0
+        if twice and head.softmaxes > 1:
+            raise UserError("objective.fraternal goes with one softmax: set head.softmaxes to 1")
         vae = VAE(encoder, posterior, prior, decoder, head, bow, labels, refinement, twice)
         if config.training.init is not None:
             uniform(vae, config.training.init)

@@ -115,7 +115,7 @@ def generate(
 
 
 def _write(vae: VAE, z: Float[Tensor, "N D"], how: Decoding, chance: Tensor) -> list[list[int]]:
-    state, head = vae.decoder.start(z), Writer(vae.head)
+    state, head = vae.decoder.start(z), vae.head.writer()
     words = torch.full((len(z), 1), BOS, device=z.device)
     written = torch.full((len(z), how.max_length), EOS, device=z.device)
     rows = torch.arange(len(z), device=z.device)
@@ -225,7 +225,7 @@ def _beam(vae: VAE, z: Float[Tensor, "N D"], how: Decoding) -> list[list[int]]:
     count, width = len(z), how.beam
     if not count:
         return []
-    state, head = _repeat(vae.decoder.start(z), width), Writer(vae.head)
+    state, head = _repeat(vae.decoder.start(z), width), vae.head.writer()
     # One live prefix a row to begin with, or the beam would hold `width` copies of it.
     scores = z.new_full((count, width), -torch.inf)
     scores[:, 0] = 0
@@ -265,7 +265,7 @@ def _likeliest(head: Writer, hidden: Tensor, logits: Tensor, k: int) -> tuple[Te
     more that rounding may have put behind; ranked by what they are exactly."""
     quick, words = top(logits, min(k + SPARE, len(head.bias)))
     words = words.clamp_max(len(head.bias) - 1)  # there may be fewer that can be written
-    exact = head.exact(hidden, words).where(quick > -torch.inf, -torch.inf)
+    exact = head.exact(hidden, words, logits).where(quick > -torch.inf, -torch.inf)
     found, place = exact.topk(min(k, words.shape[1]))
     return found, words.gather(1, place)
 
@@ -275,7 +275,8 @@ def _continuations(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log p of ``</s>`` (N,), and of the `width` likeliest other words, (N, W), with their ids."""
     total = logits.logsumexp(-1, keepdim=True)
-    ending = head.exact(hidden, torch.full_like(total, EOS, dtype=torch.long)) - total
+    at_end = torch.full_like(total, EOS, dtype=torch.long)
+    ending = head.exact(hidden, at_end, logits) - total
     logits[:, EOS] = -torch.inf
     found, words = _likeliest(head, hidden, logits, width)
     return ending[:, 0], found - total, words

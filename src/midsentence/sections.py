@@ -60,6 +60,7 @@ class HeadSettings(Section):
     label_smoothing: float = 0.0
     gradient_words: int = 0
     sampled_words: int | None = None
+    softmaxes: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 def _label(name: str) -> str:

@@ -60,7 +60,8 @@ def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int, parts:
 
     head = vae.head
     sampled = 0 if head.label_smoothing or vae.twice else head.drawn  # these reach every row
-    head.gives_rows = sampled > 0 and worth(head.table, words + parts * sampled)
+    rows = head.softmaxes * words + parts * sampled
+    head.gives_rows = sampled > 0 and worth(head.table, rows)
     for part in vae.modules():
         if isinstance(part, nn.Embedding):
             alone = part.weight is not head.table

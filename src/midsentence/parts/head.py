@@ -34,11 +34,14 @@ class Head(nn.Module):
     so that there are more steps in the same time; a step is worth a little less under AdamW. What
     is reported while training is then an estimate, a little too high; what is validated, evaluated
     and written is exact.
+    softmaxes: so many are mixed, each word's chances a mean of theirs (`parts.mixture`); 1: there
+    is one.
 
     Its products are in `precision`: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where the
     processor multiplies it natively).
     """
 
+    softmaxes = 1
     gives_rows = False
     """Is the table's gradient by a sample of words a sparse tensor? For who trains to say."""
 
@@ -135,6 +138,10 @@ class Head(nn.Module):
         """As wide as the table."""
         return hidden if self.map is None else self.map(hidden)
 
+    def writer(self) -> "Writer":
+        """What chooses words by it, for as long as its weights stay as they are."""
+        return Writer(self)
+
     def biases(self) -> Float[Tensor, "V"]:
         """Of every id; minus infinity for <pad> and <s>."""
         return torch.cat([self.bias.new_full((FIRST,), -torch.inf), self.bias])
@@ -187,9 +194,10 @@ class Writer:
             yield some, logits
 
     def exact(
-        self, hidden: Float[Tensor, "N H"], words: Int[Tensor, "N K"]
+        self, hidden: Float[Tensor, "N H"], words: Int[Tensor, "N K"], logits: Float[Tensor, "N W"]
     ) -> Float[Tensor, "N K"]:
-        """Logits of a few words a row, in the precision of the parameters."""
+        """Logits of a few words a row, in the precision of the parameters; `logits` as `parts` has
+        them."""
         rows = self.table[words] @ self.mapped(hidden)[:, :, None]
         return rows[..., 0] + self.bias[words]
 
