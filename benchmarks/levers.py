@@ -8,7 +8,6 @@ command goes on where it was stopped, and two of them may share the work. Prints
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +57,17 @@ def run(name: str, corpus: Corpus, asked: argparse.Namespace) -> dict[str, Any]:
     settings = config.compose("ptb", None, own)
     settings.seed = asked.seed
     out = asked.out / name
-    shutil.rmtree(out, ignore_errors=True)  # stopped before it was measured
-    out.mkdir()
-    minutes = trainer.train(settings, corpus, out).seconds / 60
+    out.mkdir(exist_ok=True)
+    begun = any((out / "checkpoints").glob("step-*"))
+    at = trainer.train(settings, corpus, out, resume=begun)
+    if at.ended == "interrupted":
+        raise SystemExit("stopped; the same command goes on from here")
     model = TextVAE.from_pretrained(out)
     test = pick(corpus.test, asked.sentences, seed=0)
     table = evaluation.evaluate_store(model, test, samples=1)
     log_p, _ = importance_weighted(model.vae, test, asked.samples, words=asked.sampled_words)
     kept = {key: table[key] for key in ("elbo", "kl", "mi", "active_units")}
-    return {**kept, "minutes": minutes, "nll": np.round(-log_p, 4).tolist()}
+    return {**kept, "minutes": at.seconds / 60, "nll": np.round(-log_p, 4).tolist()}
 
 
 def line(name: str, found: dict[str, Any], base: list[float]) -> str:
