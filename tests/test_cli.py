@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from midsentence import UserError, pipeline
+from midsentence import UserError, console, pipeline
 from midsentence.cli import main
 from midsentence.cli_options import chunks
 
@@ -233,6 +233,29 @@ def test_a_mistake_gets_one_line_and_the_right_code(home, command, code, message
     assert len(said.strip().splitlines()) == 1, said
     assert said.startswith("midsentence: ")
     assert not (home / "x").exists() or not list((home / "x").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    # The second is more than a buffer, and what it could not take is gone.
+    [("corpora", "standard output"), ("recipes", "standard output or a file")],
+)
+def test_a_full_disk_under_the_output_is_one_line(capsys, monkeypatch, command, where):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        monkeypatch.setattr("sys.argv", ["midsentence", command])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        full.flush()  # as Python does while closing
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"midsentence: {where}: No space left on device\n"
+
+
+def test_a_line_number_is_no_picture(capsys):
+    console.err.print("poems.txt:100: not UTF-8", markup=False)
+    console.table({"a:100:b": {"nll": 1.0}})
+    said = capsys.readouterr()
+    assert "poems.txt:100:" in said.err and "a:100:b" in said.out
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(home):

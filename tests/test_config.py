@@ -104,6 +104,28 @@ def test_mistakes_are_named_in_one_line(override, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_in_a_file_is_no_name_alone(tmp_path):
+    """It would be written down as if the run were by it."""
+    file = tmp_path / "mine.toml"
+    file.write_text('recipe = "ptb"\nlatent = 8\n')
+    for recipe in (None, "iwae"):
+        with pytest.raises(UserError, match=r"mine\.toml only names its recipe: say --recipe ptb"):
+            config.compose(recipe, file)
+    assert config.compose("ptb", file).latent == 8
+    config.compose("ptb").save(file)  # whole, as a run's
+    for recipe in (None, "iwae"):
+        assert config.compose(recipe, file).recipe == (recipe or "ptb")
+
+
+def test_a_file_of_settings_may_have_a_bom_and_long_comments(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(f"\ufefflatent = 8\n  # {'. ' * 90}\n", "utf-8")
+    assert config.compose(None, file).latent == 8
+    file.write_text(f"'\u2028#'.{'a.' * 90}a = 1\n", "utf-8")  # no comment
+    with pytest.raises(UserError, match="nested too deeply"):
+        config.compose(None, file)
+
+
 def test_unknown_recipe_and_bad_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="Did you mean 'ptb'"):
         config.compose("ptbb")

@@ -19,7 +19,7 @@ from midsentence.evaluation import evaluations
 from midsentence.export import export, for_tokenizers
 from midsentence.generate import Decoding, generate
 from midsentence.prior_fitting import fit_prior
-from midsentence.text.tokenizer import BOS, EOS, KINDS, Tokenizer
+from midsentence.text.tokenizer import BOS, EOS, KINDS, PAD, Tokenizer
 from old_runs import HERE
 from test_cli import call
 from test_training import FAST, PEOPLE, THINGS
@@ -136,6 +136,9 @@ def test_tokenizers_reads_the_vocabulary(kind, tmp_path):
     for line, ids in zip(lines, ours.encode(lines), strict=True):
         assert theirs.encode(line).ids == ids
         assert theirs.decode(ids, skip_special_tokens=False) == ours.decode([ids])[0]
+    literal = "<pad> <s> </s>"  # as docs/export.md has it
+    wanted = [PAD, BOS, EOS] if kind == "word" else ours.encode([literal])[0]
+    assert theirs.encode(literal).ids == wanted
 
 
 def test_a_language_model_is_exported_with_an_exact_nll(tmp_path):

@@ -18,6 +18,7 @@ import torch
 from faults import Disk, failing, watched
 from lasting import LASTING
 from midsentence import TextVAE, UserError, assembly, fitted, pipeline, writing
+from midsentence.cli_writing import encode
 from midsentence.export import export
 from midsentence.learning import checkpoint, kinds
 from midsentence.text.corpus import Corpus, prepare
@@ -348,6 +349,24 @@ def test_what_a_killed_process_left_is_no_obstacle(corpus, tmp_path):
     with pytest.raises(Exception, match=r"."):
         pipeline.train(corpus, out, settings=[*SHORT, "decoder.inject=[]"])
     assert pipeline.train(corpus, out, settings=SHORT)
+
+
+def test_an_export_that_was_killed_leaves_nothing_beside_the_next(corpus, run, tmp_path):
+    nobody = 1 << 23  # no process has so high a number
+    for name in ("out", "other"):
+        (tmp_path / f".{name}.{nobody}.part").mkdir()
+        (tmp_path / f".{name}.npy.{nobody}.part").write_text("half")
+    export(run, tmp_path / "out")
+    encode(run, corpus, npy=tmp_path / "out.npy")
+    left = {path.name for path in tmp_path.glob(".*")}
+    assert left == {f".other.{nobody}.part", f".other.npy.{nobody}.part"}  # not ours to judge
+
+
+def test_every_file_of_an_export_is_on_the_disk_before_it_has_its_name(run, tmp_path, monkeypatch):
+    flushed, flush = set(), writing.flush
+    monkeypatch.setattr(writing, "flush", lambda path: flushed.add(path.name) or flush(path))
+    out = export(run, tmp_path / "out")
+    assert {path.name for path in out.rglob("*")} <= flushed
 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path):

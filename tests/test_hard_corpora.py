@@ -162,14 +162,32 @@ def test_bad_lines_are_skipped_or_mended_and_counted(tmp_path, monkeypatch, how,
         ("a.jsonl", '{"text": "one"}\nnot json\n{"text": 3}\n{"text": "two"}\n'),
         ("a.tsv", "n\ttext\n1\tone\n2\n3\n4\ttwo\n"),
         ("a.csv", 'n,text\n1,one\n2\n3,"x"y\n4,two\n'),
+        # A stray quote ends at the next one or nowhere, and takes no good record with it.
+        ("a.csv", 'text,n\n"open, x\none,1\n"open, y\n"two",2\n'),
+        ("a.csv", 'n,text\n"1,x\n2,one\n3,two\n4,"x\n'),
     ],
 )
-def test_bad_records_are_skipped(tmp_path, name, content):
+@pytest.mark.parametrize("most", [1, 1 << 20])
+def test_bad_records_are_skipped(tmp_path, monkeypatch, name, content, most):
+    monkeypatch.setattr("midsentence.text.tables.RECORD", most)
     path = tmp_path / name
     path.write_text(content)
     bad = Bad("skip")
     assert [line.text for line in read(str(path), bad=bad)] == ["one", "two"]
     assert bad.count == 2
+    assert re.match(rf"{path}:[23]: ", bad.first)
+
+
+def test_the_reason_for_too_little_text_is_told(tmp_path):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"\xff\n" * 9)
+    with pytest.raises(
+        UserError, match=r"no line of text.* \(9 lines could .* first .*:1: not UTF"
+    ):
+        list(read(str(path), bad=Bad("skip")))
+    path.write_bytes(b"\xff\n" * 9 + b"one\n")
+    with pytest.raises(UserError, match=r"too few lines .* \(9 lines could not be read"):
+        prepare(str(path), tmp_path / "corpus", on_bad="skip")
 
 
 def test_an_unknown_way_is_named():
@@ -227,6 +245,8 @@ def test_several_files_and_patterns(tmp_path):
     assert [line.text for line in read(names[:2])] == ["from a.txt", "from a[1].txt"]
     with pytest.raises(UserError, match="no file is called like that"):
         files(str(tmp_path / "*.csv"))
+    with pytest.raises(UserError, match=r"d\*: only folders are called like that"):
+        files([names[0], str(tmp_path / "d*")])
     with pytest.raises(UserError, match=r"gone\.txt: no such file"):
         list(read([names[0], str(tmp_path / "gone.txt")]))
 
@@ -274,7 +294,7 @@ def test_parquet_and_arrow(tmp_path):
     for name in ("a.parquet", "a.feather", "a.arrow"):
         found = [(line.text, line.label) for line in read(str(tmp_path / name), label_field="kind")]
         assert found == wanted, name
-        with pytest.raises(UserError, match="no column 'txt' but text, kind"):
+        with pytest.raises(UserError, match="no column 'txt' but 'text', 'kind'"):
             list(read(str(tmp_path / name), text_field="txt"))
     sizes = [len(batch.column("text")) for batch in arrow._opened(f"{tmp_path}/a.feather")[1]([])]
     assert max(sizes) == arrow.ROWS  # though the file is one batch
@@ -284,6 +304,17 @@ def test_parquet_and_arrow(tmp_path):
         list(read(str(tmp_path / "double.feather")))
     parquet.write_table(table.drop_columns(["text"]), tmp_path / "b.parquet")
     assert next(read(str(tmp_path / "b.parquet"))).text == "x"  # the only column of strings
+    odd = pyarrow.table({"id": ["a"], "text": [b"words"], "n\x1b[31m": [["x"]]})
+    parquet.write_table(odd, tmp_path / "c.parquet")
+    for field, said in (
+        (None, "column 'text' is of type 'binary', not text"),
+        ("text", "column 'text' is of type 'binary', not text"),
+        ("n\x1b[31m", r"is of type 'list<.*>', not text"),
+        ("words", "no column 'words' but 'id'"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            list(read(str(tmp_path / "c.parquet"), text_field=field))
+        assert str(caught.value).isprintable()
 
 
 def test_the_extra_is_named(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Latents that come from a file, whatever a person put there; clusters of them."""
 
+import io
 import threading
 
 import numpy as np
@@ -19,8 +20,14 @@ def test_a_line_that_is_no_latent_is_named(tmp_path, line):
     path.write_text(f'[1, 2]\n{{"z": [3, 4.5]}}\n{line}\n')
     with pytest.raises(UserError, match=r"z\.jsonl:3: expected"):
         read_latents(str(path))
-    path.write_text('[1, 2]\n{"z": [3, 4.5]}\n')
+    path.write_text('[1, 2]\n \n{"z": [3, 4.5]}\n\n')
     assert read_latents(str(path)).tolist() == [[1, 2], [3, 4.5]]
+
+
+def test_standard_input_is_called_so(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n\nnothing\n")))
+    with pytest.raises(UserError, match="standard input:3: expected"):
+        read_latents("-")
 
 
 def test_an_array_that_is_no_array_is_refused(tmp_path):

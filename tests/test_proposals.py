@@ -108,6 +108,10 @@ def test_evaluate_keeps_it_beside_the_model_s_own_table(tmp_path, monkeypatch):
     held = evaluations(tmp_path / "run")
     assert held["test"] == pytest.approx(own, nan_ok=True)
     assert held["test, fitted proposal"] == pytest.approx(with_it, nan_ok=True)
+    # What cannot be evaluated is told before anything is fitted.
+    monkeypatch.setattr(evaluation, "fit_proposal", None)
+    done = call("evaluate run none.txt --proposal", cwd=tmp_path)
+    assert done.returncode and b"none.txt" in done.stderr and b"Traceback" not in done.stderr
 
 
 class Largest(TorchDispatchMode):

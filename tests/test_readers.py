@@ -155,8 +155,10 @@ def test_tables_with_names_and_with_numbers(file):
 @pytest.mark.parametrize(
     ("content", "name", "fields", "message"),
     [
-        ("1\tx\n", "a.tsv", {}, r"a\.tsv:1: 2 columns \(1, x\).*--text-field"),
-        ("a,b\n1,2\n", "a.csv", {"text_field": "c"}, r"a\.csv:1: no column 'c': there are a, b"),
+        ("1\tx\n", "a.tsv", {}, r"a\.tsv:1: 2 columns \('1', 'x'\).*--text-field"),
+        ("a,b\n1,2\n", "a.csv", {"text_field": "c"}, "1: no column 'c': there are 'a', 'b'"),
+        ("a\x1b[2J,b\n1,2\n", "a.csv", {}, r"2 columns \('a\\x1b\[2J', 'b'\)"),
+        ("a\x1b[2J,b\n1,2\n", "a.csv", {"text_field": "c"}, r"there are 'a\\x1b\[2J', 'b'"),
         ("words,b\n1,2\n", "a.csv", {"text_field": "word"}, "did you mean 'words'"),
         (
             "text,b\n1,2\n3\n",
@@ -173,7 +175,9 @@ def test_tables_with_names_and_with_numbers(file):
         ("[1]\n", "a.jsonl", {}, r"a\.jsonl:1: not a JSON object"),
         ('{"t": "a"}\n', "a.jsonl", {}, r"a\.jsonl:1: no text under 'text' but 't'"),
         ('{"text": 5}\n', "a.jsonl", {}, r"a\.jsonl:1: no text under 'text'"),
-        ('{"text": "a"}\n', "a.jsonl", {"label_field": "y"}, r"a\.jsonl:1: no label 'y'"),
+        ('{"text": "a"}\n', "a.jsonl", {"label_field": "y"}, r"a\.jsonl:1: no label 'y' .* null"),
+        ('[{"text": "a"}]\n', "a.json", {}, r"a\.json:1: not an object .*: write it as \.jsonl"),
+        ('\n{\n"text": "a"}\n', "a.json.gz", {"text_field": "text"}, r"a\.json\.gz:2: not an obj"),
         ('{"text": "a", "y": []}', "a.jsonl", {"label_field": "y"}, "is no string or number"),
         ('{"text": "\\ud800"}\n', "a.jsonl", {}, r"a\.jsonl:1: half of a UTF-16 pair"),
     ],
@@ -184,11 +188,12 @@ def test_tables_refused(file, content, name, fields, message):
 
 def test_json_lines(file):
     content = (
-        '{"text": "a\\nb\\u0000", "y": 1}\r\n\r\n{"y": null, "text": " c "}\n{"text": "", "y": 2}'
+        '\n{"text": "a\\nb\\u0000", "y": 1}\r\n\r\n{"y": null, "text": " c "}\n{"text": "", "y": 2}'
+        '\n{"text": "d"}'  # a label that others have: its name is right
     )
-    for name in ("a.jsonl", "a.jsonl.gz", "a.ndjson"):
+    for name in ("a.jsonl", "a.jsonl.gz", "a.ndjson", "a.json", "a.json.gz"):
         found = list(read(file(content, name), label_field="y"))
-        assert found == [Line("a b", "1"), Line("c", None)]
+        assert found == [Line("a b", "1"), Line("c", None), Line("d", None)]
 
 
 def test_standard_input_is_bytes_and_stays_open(monkeypatch):

@@ -245,3 +245,9 @@ def test_a_label_that_is_different_everywhere_is_none(tmp_path, monkeypatch):
     (tmp_path / "a.tsv").write_text("".join(f"a b {i}\t{i}\n" for i in range(200)))
     with pytest.raises(UserError, match="more than 50 different values"):
         prepare(str(tmp_path / "a.tsv"), tmp_path / "c", text_field="0", label_field="1")
+    (tmp_path / "a.tsv").write_text("".join(f"a b {i}\t{i % 9}{'x' * 99}\n" for i in range(200)))
+    monkeypatch.setattr(store_module, "MOST_NAME_CHARS", 900)
+    prepare(str(tmp_path / "a.tsv"), tmp_path / "d", text_field="0", label_field="1")
+    monkeypatch.setattr(store_module, "MOST_NAME_CHARS", 899)
+    with pytest.raises(UserError, match=r"more than 899 characters in all: choose another --label"):
+        prepare(str(tmp_path / "a.tsv"), tmp_path / "c", text_field="0", label_field="1")

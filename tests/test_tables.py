@@ -111,6 +111,30 @@ def test_like_is_compared_with_like(tmp_path):
         evaluation.side_by_side([test, quick])
 
 
+def test_a_better_table_is_not_replaced_unasked(home, tmp_path, monkeypatch):
+    """It may be of hours."""
+    out = shutil.copytree(home / "run", tmp_path / "run")
+    for name in ("valid", "valid, 5 words"):
+        evaluation.keep_evaluation(out, name, {"samples": 50.0})
+    for more in ((), ("--sampled-words", 5)):
+        found = call("evaluate", out, "valid", "--samples", 2, *more)
+        assert isinstance(found.exception, UserError)
+        assert "by 50 samples, more than 2: add --force to replace it" in str(found.exception)
+    monkeypatch.setattr(evaluation, "evaluate_store", lambda *_, **__: {"samples": 2.0})
+    assert call("evaluate", out, "valid", "--samples", 2, "--force").exit_code == 0
+    assert evaluation.evaluations(out)["valid"] == {"samples": 2}
+    for name, samples in (("valid", 2), ("test", 1)):  # as many, and another part's
+        assert call("evaluate", out, name, "--samples", samples).exit_code == 0
+    evaluation.keep_evaluation(out, "valid", {"samples": 50.0})
+    path = out / "evaluation.json"  # of other weights, before a training went on
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "0" * 64}))
+    assert call("evaluate", out, "valid", "--samples", 2).exit_code == 0
+    path.write_text("damaged")
+    found = call("evaluate", out, "valid", "--samples", 2, "--force", "--json")
+    assert found.exit_code == 0 and '"samples"' in found.output
+    assert "not kept there" in found.output
+
+
 def test_all_tables_of_a_part_are_compared(home, tmp_path):
     out = shutil.copytree(home / "run", tmp_path / "run")
     evaluation.keep_evaluation(out, "test, mog prior", {"nll": 1.0})

@@ -126,6 +126,10 @@ def test_vocabularies_are_cut_as_asked():
         (["안녕 하세요 여러분, 반가워요!"] * 9, "bpe"),
         ([f"x{i} y{i * 7} z{i * 13}" for i in range(400)], "bpe"),
         (["penn <unk> N years old"] * 9, "word"),
+        (["یہ ایک کتاب ہے۔ وہ کہاں، اب؟"] * 9, "bpe"),
+        (["یہ ایک کتاب ہے ۔ وہ کہاں ، اب ؟"] * 9, "word"),
+        (["यह एक किताब है।"] * 9, "bpe"), (["यह एक किताब है ।"] * 9, "word"),
+        (["ይህ መጽሐፍ ነው። ያ፣ ምንድን ነው"] * 9, "bpe"), (["up 5% of the dogs’ #food - he 's"] * 9, "word"),
     ],
 )  # fmt: skip
 def test_auto_looks_at_the_corpus_and_says_why(lines, kind):

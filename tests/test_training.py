@@ -339,12 +339,19 @@ def test_files_to_validate_on_may_be_settings(corpus, tmp_path):
     file = tmp_path / "a.toml"
     file.write_text("[corpus]\nsource = 'another.txt'\nvalid = 'none.txt'\n")
     pipeline.train(corpus, tmp_path / "third", file=file, settings=["training.max_steps=2"])
+    said = [" corpus.test = " + str(other), "training.max_steps=2"]  # not the file's: it stays
+    held = pipeline._begin(corpus, tmp_path / "fourth", None, file, said, None, None)[0].corpus
+    assert (held.source, held.valid, held.test) == (corpus, None, str(other))
 
 
 def test_a_folder_that_cannot_be_made_is_said(corpus, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run .*: choose another --out$"):
         run(corpus, tmp_path / "file" / "run")
+    with pytest.raises(
+        UserError, match=r"^/proc/none cannot be written \(.*: choose another --out$"
+    ):
+        run(corpus, "/proc/none/of/these")
 
 
 def test_a_file_system_without_locks_is_trained_in(corpus, tmp_path, monkeypatch):
@@ -792,6 +799,18 @@ def test_tensorboard_is_an_option(corpus, tmp_path):
     assert [e.step for e in held.Scalars("train/elbo")] == [25, 50]
     written = [r["kl"] for r in records(out, "valid")]
     assert [e.value for e in held.Scalars("valid/kl")] == pytest.approx(written)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_settings_that_make_no_model_leave_room_with_tensorboard(
+    corpus, tmp_path, monkeypatch, installed
+):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    wrong = [] if not installed else ["decoder.inject=[]"]
+    with pytest.raises(UserError):
+        run(corpus, tmp_path / "run", "training.tensorboard=true", *wrong)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["corpus"]
 
 
 def test_layers_computed_once_more_give_the_same_training(corpus, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Results on stdout, everything else on stderr."""
 
 import json
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -219,5 +220,12 @@ def main() -> None:
             raise
         code = tell("that needs more memory than there is: ask for less, or a smaller model", 1)
     except OSError as error:
-        code = tell(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        where = error.filename or "standard output or a file"
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:  # what it could not take is still in it: Python would complain once more
+            where = "standard output"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = tell(f"{where}: {error.strerror or error}", 1)
     sys.exit(code)

@@ -56,6 +56,9 @@ def evaluate(
             "--quality then has its perplexities too."
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a table that is by more samples.")
+    ] = False,
 ) -> None:
     """The table: importance-weighted NLL, PPL, bits per byte, KL, information, active units.
 
@@ -71,7 +74,7 @@ def evaluate(
         raise UserError("--judge is for --quality: give both")
     spread(devices)
     from . import console, evaluation, processes
-    from .learning.proposals import STEPS
+    from .learning.proposals import STEPS, Proposal
     from .text.corpus import Corpus
 
     if judge is not None and processes.together():
@@ -83,16 +86,20 @@ def evaluate(
 
         known = open_judge(judge)
     warn_unavailable(model)
-    name = evaluation.under(model, source)
-    corpus = cache(lambda: Corpus.open(run / "corpus"))
-    how: dict[str, Any] = {"seed": seed, "words": sampled_words}
-    if proposal:
-        name += ", fitted proposal"
-        with console.counting("fitting a proposal", STEPS) as progress:
-            how["proposal"] = evaluation.proposal_for(
-                model, corpus().valid, seed=seed, progress=progress
-            )
+    name = evaluation.under(model, source) + ", fitted proposal" * proposal
+    exact = not model.latent or sampled_words >= len(model.vae.head.bias)
     own = source in ("valid", "test")
+    if own and not force:
+        words = f", {sampled_words} words" * (sampled_words > 0 and not exact)
+        evaluation.spare(run, name + words, samples)
+    corpus = cache(lambda: Corpus.open(run / "corpus"))
+
+    def fitted() -> Proposal:
+        with console.counting("fitting a proposal", STEPS) as told:
+            return evaluation.proposal_for(model, corpus().valid, seed=seed, progress=told)
+
+    how: dict[str, Any] = {"seed": seed, "words": sampled_words}
+    how["proposal"] = fitted if proposal else None
     if quality:
         corpus()  # that there is none should be said before what takes minutes
     if own:
@@ -140,8 +147,9 @@ def keep(run: Path, name: str, found: dict[str, float], model: "TextVAE") -> Non
     try:
         if not evaluation.keep_evaluation(run, name, found, model.weights):
             print(f"{run} was trained on meanwhile: this is of its model before", file=sys.stderr)
-    except OSError as error:
-        print(f"{run} cannot be written to ({error.strerror}): not kept there", file=sys.stderr)
+    except (OSError, UserError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        print(f"{run} cannot be written to ({why}): not kept there", file=sys.stderr)
 
 
 def fit_prior(

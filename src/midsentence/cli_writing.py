@@ -112,13 +112,15 @@ def encode(
     """Posterior means, as JSON lines {"text", "z"} or one .npy array."""
     import numpy as np
 
-    from .writing import write_whole
+    from .writing import clean, write_whole
 
     model = open_model(run)
     if npy and npy.exists():
         raise UserError(f"{npy} exists: choose another name for --npy")
     if npy and not npy.parent.is_dir():
         raise UserError(f"{npy.parent} is no folder: make it first")
+    if npy:
+        clean(npy.parent, npy.name)  # of one that was killed
     arrays = []
     for lines in chunks(model, source):
         z = model.encode(lines, label=label)

@@ -92,22 +92,27 @@ def compose(
     recipe: str | None = None, file: Path | None = None, overrides: list[str] | None = None
 ) -> Config:
     """Defaults < recipe < file < ``a.b=c`` overrides. Raises UserError, naming the wrong key."""
-    config = _laid_over(read_recipe(recipe) if recipe else {}, file, overrides or [])
+    asked, usual = _read(file), recipe or Config.model_fields["recipe"].default
+    # Only a run's own file, which is whole, has the settings of the recipe it names.
+    if asked.get("recipe", usual) != usual and not set(tables()) <= set(asked):
+        raise UserError(f"{file} only names its recipe: say --recipe {asked['recipe']}")
+    config = _laid_over(read_recipe(recipe) if recipe else {}, asked, overrides or [])
     config.recipe = recipe or config.recipe
     return config
 
 
 def override(config: Config, overrides: list[str], file: Path | None = None) -> Config:
     """A complete configuration with a file and then some ``a.b=c`` over it. Raises UserError."""
-    return _laid_over(config.model_dump(exclude_none=True), file, overrides)
+    return _laid_over(config.model_dump(exclude_none=True), _read(file), overrides)
 
 
-def _laid_over(tree: dict[str, Any], file: Path | None, overrides: list[str]) -> Config:
-    asked: dict[str, Any] = {}
-    if file:
-        if not file.is_file():
-            raise UserError(f"{file}: no such configuration file")
-        asked = parse_toml(read_text(file), str(file))
+def _read(file: Path | None) -> dict[str, Any]:
+    if file and not file.is_file():
+        raise UserError(f"{file}: no such configuration file")
+    return parse_toml(read_text(file), str(file)) if file else {}
+
+
+def _laid_over(tree: dict[str, Any], asked: dict[str, Any], overrides: list[str]) -> Config:
     # A kind first, wherever it stands: the other settings are that kind's.
     for text in sorted(overrides, key=lambda text: not _name(text).endswith(".kind")):
         _merge(asked, _override(text))

@@ -25,7 +25,8 @@ class Unheard(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-err = Unheard(stderr=True, highlight=False, soft_wrap=True)
+# Without `emoji`, the :100: of a message about line 100 would be a picture.
+err = Unheard(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class Training:
@@ -122,7 +123,8 @@ def table(columns: dict[str, dict[str, float]]) -> None:
         if any(key in c for c in columns.values()):
             grid.add_row(label, *(number(c.get(key), form) for c in columns.values()))
     # A pipe has no width: without one, rich would fold long names.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, emoji=False, width=width).print(grid)
 
 
 QUALITY = {
@@ -184,7 +186,7 @@ def fitted(folder: Path, found: dict[str, Any]) -> None:
 
 def examination(e: Examination, diagnosis: Diagnosis, commands: list[str]) -> None:
     """What the doctor says, on stdout: verdict, reasons, figures, and what to paste."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True, emoji=False)
     out.print(f"[bold]{diagnosis.verdict}[/bold]")
     for reason in diagnosis.reasons:
         out.print(f"  {reason}", markup=False)

@@ -19,23 +19,28 @@ from .text.readers import Line, read
 from .text.tolerance import Bad
 from .writing import write_whole
 
+Fitting = Callable[[], Proposal]
+
 
 def evaluate_store(
     model: TextVAE,
     store: Any,
     samples: int,
     *,
-    proposal: Proposal | None = None,
+    proposal: Fitting | None = None,
     words: int = 0,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
-    """`measuring.likelihood.evaluate` of a token store (or a pick of one). Raises UserError."""
+    """`measuring.likelihood.evaluate` of a token store (or a pick of one). Raises UserError.
+
+    proposal: fits one, which takes minutes: it is asked for when there is something to evaluate.
+    """
     if not len(store):
         raise UserError("this part of the run has no sentences: evaluate another, or give a file")
     return evaluate(
         model.vae, store, store.sizes, samples,
-        proposal=proposal, words=words, seed=seed, progress=progress,
+        proposal=proposal and proposal(), words=words, seed=seed, progress=progress,
     )  # fmt: skip
 
 
@@ -44,7 +49,7 @@ def evaluate_file(
     source: str,
     samples: int,
     *,
-    proposal: Proposal | None = None,
+    proposal: Fitting | None = None,
     words: int = 0,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
@@ -80,7 +85,7 @@ def evaluate_file(
     sizes = np.array([len(lines[i].encode()) for i in short])
     found = evaluate(
         model.vae, sentences, sizes, samples,
-        proposal=proposal, words=words, seed=seed, progress=progress,
+        proposal=proposal and proposal(), words=words, seed=seed, progress=progress,
     )  # fmt: skip
     return found | {"left_out": len(held) - len(short), "unreadable": unreadable}
 
@@ -100,6 +105,16 @@ def proposal_for(
         )
     )
     return made
+
+
+def spare(run: Path, name: str, samples: int) -> None:
+    """Raises UserError where the run's table of this name is by more samples: it took longer."""
+    held = evaluations(run).get(name, {}).get("samples", 0)
+    if held > samples:
+        raise UserError(
+            f"{run} has a table {name!r} by {held:,.0f} samples, more than {samples:,}: "
+            "add --force to replace it"
+        )
 
 
 def keep_evaluation(

@@ -21,7 +21,7 @@ from .reporting import describe
 from .text.corpus import Corpus
 from .text.readers import PARTS, plain
 from .text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, UNKNOWN
-from .writing import whole_folder
+from .writing import clean, whole_folder
 
 CONFIG, CARD, WORDS = "config.json", "README.md", "tokenizer.hf.json"
 """What a published folder holds besides the model's own files."""
@@ -48,6 +48,7 @@ def export(run: str | Path, out: str | Path, *, onnx: bool = False) -> Path:
         onnx_export.check(model.vae)
     model.config = published(model.config)
     try:
+        clean(out.parent, out.name)  # of an export that was killed
         with whole_folder(out, assembly.FILES) as folder:
             model.save_pretrained(folder)
             _write(folder / CONFIG, json.dumps(facts(model), indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from torch import Tensor
 from .errors import UserError
 from .learning.kinds import spread_out
 from .parts.priors import Gaussians
-from .text.readers import raw_lines
+from .text.readers import raw_lines, shown
 
 
 def linear(a: Float[Tensor, "D"], b: Float[Tensor, "D"], steps: int) -> Float[Tensor, "S D"]:
@@ -210,8 +210,10 @@ def read_latents(source: str) -> Float[Tensor, "N D"]:
         if not found.numel():
             raise UserError(f"{source} holds no latents")
         return found
-    rows = []
+    rows, name = [], shown(source)
     for number, line in raw_lines(source):
+        if not line.strip():
+            continue
         try:
             content = json.loads(line)
             row = content["z"] if isinstance(content, dict) else content
@@ -219,9 +221,9 @@ def read_latents(source: str) -> Float[Tensor, "N D"]:
                 raise ValueError("no list")
             rows.append([float(value) for value in row])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            raise UserError(f'{source}:{number}: expected [1, 2, ..] or {{"z": [..]}}') from None
+            raise UserError(f'{name}:{number}: expected [1, 2, ..] or {{"z": [..]}}') from None
     if not rows:
-        raise UserError(f"{source} holds no latents")
+        raise UserError(f"{name} holds no latents")
     if len({len(row) for row in rows}) > 1:
-        raise UserError(f"{source}: the latents are not all of one length")
+        raise UserError(f"{name}: the latents are not all of one length")
     return torch.tensor(rows)

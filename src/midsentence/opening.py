@@ -85,8 +85,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """Raises UserError, also for dotted keys so long that reading them takes minutes."""
-    for line in text.splitlines():
-        if len(line) > 100 and QUOTED.sub("", line).partition("=")[0].count(".") > 50:
+    text = text.removeprefix("\ufeff")
+    for line in text.split("\n"):
+        said = "" if line.lstrip().startswith("#") else line
+        if len(said) > 100 and QUOTED.sub("", said).partition("=")[0].count(".") > 50:
             raise UserError(f"{where}: nested too deeply")
     try:
         return tomllib.loads(text)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -78,7 +79,8 @@ def train(
 def _trouble(error: OSError, out: Path) -> str:
     """One line about a file that could not be read or written, and what to do."""
     where, why = Path(error.filename or out), error.strerror or error
-    if error.errno in ABSENT and out not in (where, *where.parents):
+    apart = out not in (where, *where.parents) and where not in out.parents
+    if error.errno in ABSENT and apart:
         return f"{where} cannot be read ({why})"
     mend = "choose another --out"
     if os.access(out / "config.toml", os.F_OK):
@@ -91,17 +93,19 @@ def _trouble(error: OSError, out: Path) -> str:
 def _train(
     config: Config, data: Corpus, out: Path, resume: bool, listener: Listener
 ) -> TextVAE | None:
-    if not processes.first():
-        listener = _nobody
-    elif config.training.tensorboard:
-        listener = tensorboard(out / "tensorboard", listener)
-    listener("corpus", describe(config, data))
     try:
+        if not processes.first():
+            listener = _nobody
+        elif config.training.tensorboard:
+            listener = tensorboard(out / "tensorboard", listener)
+        listener("corpus", describe(config, data))
         at = trainer.train(config, data, out, resume=resume, listener=listener)
     except BaseException:
         # Settings that make no model: the mended command should find room for its own.
-        if processes.first() and {f.name for f in out.iterdir()} == {"config.toml", "corpus"}:
+        begun = {"config.toml", "corpus", "tensorboard"}
+        if processes.first() and {f.name for f in out.iterdir()} <= begun:
             (out / "config.toml").unlink()
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
         raise
     if at.ended == "interrupted":
         return None
@@ -155,9 +159,11 @@ def _begin(
     held = [f.name for f in out.iterdir()] if out.is_dir() else []
     if any(name != "corpus" and not unfinished(name) for name in held):
         raise UserError(f"{out} is not empty and not a run: choose another --out")
-    asked = config.corpus
-    if asked.source in (None, corpus):  # else a file of settings is of a run on another corpus
-        valid, test = valid or asked.valid, test or asked.test
+    asked = theirs = config.corpus
+    if asked.source not in (None, corpus):  # a file of settings is of a run on another corpus
+        own = [setting for setting in settings if setting.strip().startswith("corpus")]
+        theirs = configuration.compose(None, None, own).corpus
+    valid, test = valid or theirs.valid, test or theirs.test
     asked.source, asked.valid, asked.test = corpus, valid, test
     data = prepare(
         corpus,

@@ -43,8 +43,8 @@ class TokenizerSettings(Section):
 
     kind: ``word``, ``char``, ``bpe``, ``unigram``, or ``auto``, which looks at the corpus.
     vocab_size: with the four special ids; by itself 20,000 words, 8,000 characters or 8,192 pieces,
-    or fewer where the corpus is small. min_count: words, characters and pairs that are seen less
-    often are left out.
+    or fewer where the corpus is small. min_count: words, characters and bpe's pairs (2
+    at least) that are seen less often are left out; unigram has no use for it.
     """
 
     kind: str = "auto"

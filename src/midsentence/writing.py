@@ -58,16 +58,17 @@ def unfinished(name: str) -> bool:
     return UNFINISHED.fullmatch(name) is not None
 
 
-def clean(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write; a folder that it had moved aside
-    for a new one gets its name again, if nothing has it."""
+def clean(folder: Path, name: str | None = None) -> None:
+    """Remove what a process that was killed had begun to write (under this name, in a folder that
+    is not ours); a folder that it had moved aside for a new one gets its name again, if nothing has
+    it."""
     parts = [(path, UNFINISHED.fullmatch(path.name)) for path in folder.glob(".*.part")]
-    left = [(path, found) for path, found in parts if found]
+    left = [(path, found) for path, found in parts if found and name in (None, found[1])]
     for path, found in sorted(left, key=lambda part: not part[1][3]):
-        name, process, aside = found.groups()
+        target, process, aside = found.groups()
         # Whoever has the number by now: between an exchange's two renames is no time.
-        if aside and not (folder / name).exists():
-            path.rename(folder / name)
+        if aside and not (folder / target).exists():
+            path.rename(folder / target)
         elif not _alive(int(process)):
             _remove(path)
 
@@ -178,8 +179,8 @@ def whole_folder(target: Path, names: Sequence[str]) -> Iterator[Path]:
     with _beside(target) as temporary:
         temporary.mkdir()
         yield temporary
-        for name in names:
-            flush(temporary / name)
+        for path in temporary.rglob("*"):
+            flush(path)
         write_manifest(temporary, names)
         if target.exists():
             _exchange(target, temporary)

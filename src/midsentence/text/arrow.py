@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .tables import listed
 
 ROWS = 1024
 
@@ -23,15 +24,22 @@ def rows(source: str, text: str | None, label: str | None) -> Iterator[tuple[int
     try:
         schema, batches_of = _opened(source)
         strings = [field.name for field in schema if _is_text(field.type)]
-        if text is None:
-            text = "text" if "text" in strings else strings[0] if len(strings) == 1 else None
+        if text is None and "text" in schema.names:  # also if it can't be read: no other is meant
+            text = "text"
+        elif text is None and len(strings) == 1:
+            text = strings[0]
         for wanted, known in ((text, strings), (label, schema.names)):
-            if wanted is not None and wanted not in known:
-                raise UserError(f"{source}: no column {wanted!r} but {', '.join(known)[:200]}")
+            if wanted is not None and wanted not in schema.names:
+                raise UserError(f"{source}: no column {wanted!r} but {listed(known)}")
         if text is None:
             raise UserError(
-                f"{source} has the columns {', '.join(schema.names)[:200]}: say which one is the "
+                f"{source} has the columns {listed(schema.names)}: say which one is the "
                 "sentence, where there is --text-field, or give a file of lines"
+            )
+        if text not in strings:
+            kind = str(schema.types[schema.names.index(text)])[:80]
+            raise UserError(
+                f"{source}: column {text!r} is of type {kind!r}, not text: write it as strings"
             )
         columns = list(dict.fromkeys(name for name in (text, label) if name is not None))
         for batch in batches_of(columns):

@@ -1,5 +1,6 @@
 """Which kind of token a text asks for: what ``tokenizer.kind = "auto"`` does."""
 
+import unicodedata
 from collections.abc import Sequence
 
 UNSPACED = (
@@ -14,7 +15,9 @@ UNSPACED = (
     (0x20000, 0x3FFFF),
 )
 
-OPENING, CLOSING = frozenset("\"'([{“‘«¿¡"), frozenset(',;:!?")]}”»…')
+OPENING, CLOSING = frozenset("\"'([{¿¡"), frozenset(',;:!?")]}')
+APOSTROPHES = frozenset("’׳")
+STOPS = frozenset(".。।۔።")
 
 
 def choose(lines: Sequence[str]) -> tuple[str, str]:
@@ -29,14 +32,25 @@ def choose(lines: Sequence[str]) -> tuple[str, str]:
     cased = any(len(word) > 1 and word != word.lower() for word in words)
     glued = sum(
         len(word) > 1
-        and ((word[-1] in CLOSING and word[0].isalnum()) or (word[0] in OPENING and len(word) > 3))
+        and ((_closes(word[-1]) and word[0].isalnum()) or (_opens(word[0]) and len(word) > 3))
         for word in words
     )
     # A full stop also ends abbreviations, but not one line in five.
-    stopped = sum(len(line) > 1 and line[-1] == "." and line[-2].isalnum() for line in lines)
+    stopped = sum(len(line) > 1 and line[-1] in STOPS and line[-2].isalnum() for line in lines)
     set_apart = glued <= len(words) / 200 and stopped <= len(lines) / 5
     if cased or not set_apart or len(words) < 2 * len(lines):
         return "bpe", "raw text (case, punctuation, or no spaces): bytes lose nothing"
     if len(set(words)) > max(200, len(words) / 5):
         return "bpe", "the text is lower-case, but most words are too rare to be learned whole"
     return "word", "lower-case text with its punctuation set apart is tokenised already"
+
+
+def _opens(c: str) -> bool:
+    return c in OPENING or unicodedata.category(c) in ("Ps", "Pi")
+
+
+def _closes(c: str) -> bool:
+    """Of ASCII only `CLOSING`: others, as % and #, are part of what they stand beside."""
+    if c.isascii():
+        return c in CLOSING
+    return unicodedata.category(c) in ("Pe", "Pf", "Po") and c not in APOSTROPHES

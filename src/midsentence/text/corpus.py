@@ -126,7 +126,9 @@ def prepare(
                     if part == "train"
                     else "give --valid FILE or raise corpus.valid_fraction"
                 )
-                raise UserError(f"{name} has too few lines for a {part} part: add some, or {mend}")
+                raise UserError(
+                    f"{name} has too few lines for a {part} part: add some, or {mend}{bad.after()}"
+                )
         if bad.count:
             told(str(bad))
         texts = (line.text for line in _load(spools["train"]))

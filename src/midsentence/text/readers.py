@@ -36,7 +36,10 @@ def files(source: str | Sequence[str]) -> list[str]:
         if not set(one) & set("*?[") or Path(one).exists():
             found.append(one)
         elif names := sorted(glob(one, recursive=True)):  # noqa: PTH207 (absolute ones too)
-            found += [name for name in names if not Path(name).is_dir()]
+            held = [name for name in names if not Path(name).is_dir()]
+            if not held:
+                raise UserError(f"{one}: only folders are called like that")
+            found += held
         else:
             raise UserError(f"{one}: no file is called like that")
     if not found:
@@ -57,9 +60,9 @@ def read(
     .txt (or any other ending): one sentence a line. .csv, .tsv: `text_field` and `label_field` are
     column names of the first row, or column numbers from 0 in a file without a header; without
     them, a column headed ``text``, or the only column. Quotes are quotes in .csv and text in .tsv.
-    .jsonl, .ndjson: keys, ``text`` by default. A .gz of each is unpacked as it is read. A
-    tab-separated file of another name is read as .tsv where a field is given. .parquet, .arrow,
-    .feather: columns by name.
+    .jsonl, .ndjson, .json: keys of an object a line, ``text`` by default. A .gz of each is unpacked
+    as it is read. A tab-separated file of another name is read as .tsv where a field is given.
+    .parquet, .arrow, .feather: columns by name.
 
     Lines end in LF, CRLF or CR. Empty ones are passed over, white space around the text is taken
     off, and control characters in it become spaces. A text is at most `max_chars` long.
@@ -73,8 +76,8 @@ def read(
             found = True
             yield line
     if not found:
-        name = " ".join(map(_name, named[:3]))
-        raise UserError(f"{name} holds no line of text: it needs one sentence a line")
+        name = " ".join(map(shown, named[:3]))
+        raise UserError(f"{name} holds no line of text: it needs one sentence a line{bad.after()}")
 
 
 def _sentences(
@@ -87,7 +90,7 @@ def _sentences(
             raise UserError(f"{source} has no fields to choose from: leave --text-field out")
         yield from lines(source.removeprefix("builtin:"), label_field)
         return
-    name = _name(source)
+    name = shown(source)
     kind = Path(source.removesuffix(".gz")).suffix.lower()
     if kind in ARROW:
         from .arrow import rows as arrow_rows
@@ -109,10 +112,10 @@ def raw_lines(
     """(number, line) of a path or ``-``, as they stand. Raises UserError as `read` does."""
     with opened(source) as file:
         limit = max(4 * max_chars, RECORD)
-        yield from _decoded(file, _name(source), limit, max_chars, bad or Bad())
+        yield from _decoded(file, shown(source), limit, max_chars, bad or Bad())
 
 
-def _name(source: str) -> str:
+def shown(source: str) -> str:
     return "standard input" if source == "-" else source
 
 

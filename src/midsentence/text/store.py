@@ -20,8 +20,9 @@ MANY = 1 << 20
 """Sentences whose lengths are held in memory."""
 
 FORMAT = 1
-MOST_NAMES = 100_000
-"""Different labels, which are held in memory."""
+MOST_NAMES, MOST_NAME_CHARS = 100_000, 1 << 22
+"""Different labels and their characters, which are held in memory, and in a meta.json of `LARGE`
+bytes."""
 
 CHUNK_LINES, CHUNK_CHARS = 4096, 1 << 20
 DTYPES = ("uint16", "uint32")
@@ -142,6 +143,7 @@ def _fill(
         kept = [(line, ids) for line, ids in pairs if max_tokens is None or len(ids) <= max_tokens]
         ends = total + np.cumsum([len(ids) for _, ids in kept], dtype=np.int64)
         sizes = [len(line.text.encode()) for line, _ in kept]
+        before = len(numbers)
         labels = [
             -1 if line.label is None else numbers.setdefault(line.label, len(numbers))
             for line, _ in kept
@@ -150,6 +152,11 @@ def _fill(
             raise UserError(
                 f"the label field has more than {MOST_NAMES:,} different values: choose another "
                 "--label-field"
+            )
+        if len(numbers) > before and sum(map(len, numbers)) > MOST_NAME_CHARS:
+            raise UserError(
+                f"the label field's different values have more than {MOST_NAME_CHARS:,} characters"
+                " in all: choose another --label-field"
             )
         files["tokens"].write(np.array(list(chain(*(ids for _, ids in kept))), dtype).tobytes())
         files["offsets"].write(ends.tobytes())

@@ -3,7 +3,9 @@
 import csv
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from sys import getsizeof
 from typing import Any
 
 from ..errors import UserError
@@ -23,6 +25,13 @@ def rows(
     bad: Bad,
 ) -> Iterator[tuple[int, str, str | None]]:
     """(line number, text, label) of each record."""
+    if kind == ".json":  # JSON Lines by another name, or one large document
+        for number, line in lines:
+            if line.strip():
+                if not _is_object(line):
+                    raise UserError(f"{name}:{number}: not an object a line: write it as .jsonl")
+                lines, kind = chain([(number, line)], lines), ".jsonl"
+                break
     if kind in (".jsonl", ".ndjson"):
         yield from _json_rows(lines, name, text or DEFAULT_FIELD, label, bad)
     elif kind in (".csv", ".tsv") or text is not None or label is not None:
@@ -35,31 +44,52 @@ def rows(
 def _json_rows(
     lines: Iterator[tuple[int, str]], name: str, text: str, label: str | None, bad: Bad
 ) -> Iterator[tuple[int, str, str | None]]:
+    had = False
     for number, line in lines:
         if not line.strip():
             continue
         try:
-            yield number, *_record(line, text, label)
+            found = _record(line, text, label, had)
         except ValueError as error:
             bad(f"{name}:{number}: {error}")
+            continue
+        had = True
+        yield number, *found
 
 
-def _record(line: str, text: str, label: str | None) -> tuple[str, str | None]:
-    """(text, label) of a line of JSON. Raises ValueError, saying what is wrong with it."""
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of a file's columns or keys, which may be anything, to be shown."""
+    return ", ".join(map(repr, names))[:200] or "nothing"
+
+
+def _record(line: str, text: str, label: str | None, had: bool) -> tuple[str, str | None]:
+    """(text, label) of a line of JSON. Raises ValueError, saying what is wrong with it.
+
+    had: a record before had the label, so its name is right, and this one has none.
+    """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}): write one object a line") from None
     if not isinstance(record, dict):
         raise ValueError(f"not a JSON object: write {{{text!r}: ...}}")
-    keys = ", ".join(map(repr, record))[:200] or "nothing"
+    keys = listed(record)
     if not isinstance(found := record.get(text), str):
         raise ValueError(
             f"no text under {text!r} but {keys}: give --text-field, where there is one"
         )
-    if label is not None and label not in record:
-        raise ValueError(f"no label {label!r} but {keys}: give --label-field")
-    mark = record[label] if label is not None else None
+    if label is not None and label not in record and not had:
+        raise ValueError(
+            f"no label {label!r} but {keys}: name a field that is there, or write null"
+        )
+    mark = record.get(label) if label is not None else None
     if isinstance(mark, dict | list):
         raise ValueError(f"the label {label!r} is no string or number")
     mark = None if mark is None else str(mark)
@@ -77,16 +107,19 @@ def _columns(
     bad: Bad,
 ) -> Iterator[tuple[int, str, str | None]]:
     """Records of a table. Names are those of the first row; numbers mean that it is no header."""
-    start, here, held, width = 0, 0, 0, 0
+    held: list[tuple[int, str]] = []
+    again: list[tuple[int, str]] = []
+    size, width = 0, 0
 
     def feed() -> Iterator[str]:
-        nonlocal start, here, held
-        for here, line in lines:
-            start, held = start or here, held + len(line)
+        nonlocal size
+        while (found := again.pop() if again else next(lines, None)) is not None:
+            held.append(found)
+            size += getsizeof(found[1])
             # Else one stray quote would swallow the rest of the file.
-            if held > RECORD and here > start:
-                raise UserError(f"{name}:{start}: a quote that opens here is never closed")
-            yield line + "\n"
+            if size > RECORD and len(held) > 1:
+                raise csv.Error("a quote that opens here is never closed")
+            yield found[1] + "\n"
 
     quotes: Any = csv.QUOTE_MINIMAL if mark == "," else csv.QUOTE_NONE
     csv.field_size_limit(max(csv.field_size_limit(), 4 * RECORD))
@@ -96,12 +129,16 @@ def _columns(
         try:
             record = next(records, None)
         except csv.Error as error:
-            bad(f"{name}:{start or here}: {error}: check its quotes")
-            start, held = 0, 0
+            bad(f"{name}:{held[0][0]}: {error}: check its quotes")
+            # The lines after a stray quote are records of their own.
+            again += reversed(held[1:])
+            held, size = [], 0
+            records = csv.reader(feed(), delimiter=mark, quoting=quotes, strict=True)
             continue
         if record is None:
             return
-        number, start, held = start, 0, 0
+        number = held[0][0]
+        held, size = [], 0
         if not any(record):
             continue
         if columns is None:
@@ -129,7 +166,7 @@ def _layout(
     if text is None and (DEFAULT_FIELD in first or len(first) == 1):
         text = DEFAULT_FIELD if DEFAULT_FIELD in first else "0"
     if text is None:
-        shown = ", ".join(cell[:20] for cell in first[:8])
+        shown = listed(cell[:20] for cell in first[:8])
         raise UserError(
             f"{name}:{number}: {len(first)} columns ({shown}): say which one is the sentence, "
             "where there is --text-field (a name, or a number from 0), or give a file of lines"
@@ -144,6 +181,6 @@ def _layout(
             places.append(int(field))
         else:
             close = difflib.get_close_matches(field, first, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(first)[:200]}"
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {listed(first)}"
             raise UserError(f"{name}:{number}: no column {field!r}: {hint}")
     return (places[0], places[1] if label is not None else None), has_header

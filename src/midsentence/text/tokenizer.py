@@ -71,8 +71,9 @@ class Tokenizer:
         """Learn a vocabulary from `lines`, which are read once and never held.
 
         `vocab_size` counts the four special ids; by default it is what `DEFAULT_SIZES` says, or
-        less for a small corpus. Words, characters and pairs seen less than `min_count` times are
-        left out. The same lines give the same ids.
+        less for a small corpus. Words, characters and bpe's pairs (also those seen once) seen less
+        than `min_count` times are left out; unigram has no use for it. The same lines give the same
+        ids.
 
         Raises UserError for an unknown kind, a size that is too small, or no text.
         """

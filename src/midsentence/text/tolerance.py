@@ -28,6 +28,10 @@ class Bad:
     def __str__(self) -> str:
         return f"{unread(self.count, self.how)}, first {self.first}"
 
+    def after(self) -> str:
+        """What to add to a complaint of too little text: the reason may be here."""
+        return f" ({self})" if self.count else ""
+
 
 def unread(count: int, how: str) -> str:
     """How many lines could not be read, and what became of them."""
