@@ -309,6 +309,7 @@ def test_from_a_to_b(page):
     expect(page.locator("#path-list li")).to_have_count(8)
     expect(page.locator("#path-chart")).to_contain_text("nats a token")
     expect(page.locator("#path-chart circle.dot")).to_have_count(8)
+    expect(page.locator("#path-here")).to_contain_text("nats a token")  # before anything is chosen
     assert page.locator("#path-list ins").count() > 0
     line = page.locator("#path-list ins").first.evaluate(
         "(n) => getComputedStyle(n).textDecorationLine"

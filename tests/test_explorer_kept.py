@@ -53,6 +53,16 @@ def test_a_link_restores_what_a_lasso_holds(page, visit, view):
         other.reload()
 
 
+def test_the_link_to_the_tools_takes_nothing_away(page):
+    go_from_a_to_b(page)
+    page.focus(".skip")
+    page.press(".skip", "Enter")
+    page.wait_for_url("**#panel")
+    page.wait_for_timeout(100)
+    assert page.input_value("#path-a") == A
+    expect(page.locator("#path-list li")).to_have_count(8)
+
+
 def keep_mark(page, name):
     page.click("#marks")
     page.fill("#marks-name", name)

@@ -14,6 +14,7 @@ from midsentence.evaluation import evaluations
 from midsentence.learning.proposals import Proposal, fit_proposal
 from midsentence.measuring.likelihood import evaluate, importance_weighted
 from midsentence.parts.posteriors import Gaussian, leaning
+from midsentence.parts.priors import Gaussians
 from test_cli import LINES, SMALL, call
 from test_fit_prior import build, settings_of
 from test_likelihood import D, LinearGaussian, X
@@ -123,6 +124,13 @@ class Largest(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         self.most = max(self.most, made.numel() if isinstance(made, torch.Tensor) else 0)
         return made
+
+
+def test_a_large_draw_of_a_mixture_holds_no_more_than_it_gives():
+    mixture = Gaussians(torch.zeros(2000), torch.randn(2000, 32), torch.ones(2000, 32))
+    with Largest() as seen:
+        assert mixture.sample((3000,)).shape == (3000, 32)
+    assert seen.most <= 2000 * 3000  # for each sample the components' chances
 
 
 def test_a_draw_holds_no_covariance_for_each_sample():

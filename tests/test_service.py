@@ -168,6 +168,8 @@ WRONG = [
     ("/v1/decode", {"z": [[float("nan")] * 2]}), ("/v1/decode", {"z": [[float("inf")] * 2]}),
     ("/v1/encode", {"texts": ["a"] * 65}), ("/v1/encode", {"texts": [1]}),
     ("/v1/score", {"texts": ["a", "a" * 1050], "samples": 500}),
+    ("/v1/score", {"texts": ["é" * 530], "samples": 500}),  # a byte may be a token
+    ("/v1/outliers", {"texts": ["a", "é" * 2700], "samples": 100}),
     ("/v1/interpolate", {"a": "a", "b": "b", "path": "/etc/passwd"}),
     ("/v1/edit", {"text": "a", "direction": "../../etc/passwd"}),
     *[("/v1/encode", {"texts": [text]}) for text in HOSTILE],

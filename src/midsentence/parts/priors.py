@@ -186,6 +186,10 @@ class Gaussians(MixtureSameFamily):
     ROOM = 1 << 20
     """Densities of points under components that are held at once: so few stay in the cache."""
 
+    DRAWN = 1 << 27
+    """Numbers that are drawn at once at most: torch draws of every component, not of the chosen
+    one. A seed's text under a mixture depends on it, so it is left where there is room."""
+
     def __init__(
         self, logits: Float[Tensor, "C"], means: Float[Tensor, "C D"], scales: Float[Tensor, "C D"]
     ):
@@ -204,17 +208,18 @@ class Gaussians(MixtureSameFamily):
         found = torch.cat([self.parts(z).logsumexp(1) for z in rows])
         return found.view(value.shape[:-1]).to(value.dtype)
 
-
-class Exemplars(Gaussians):
-    """The same with so many components that each draw is one of the chosen component only.
-
-    `Gaussians` draws of all of them, as torch does; a seed's text under a mixture depends on it.
-    """
-
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        if torch.Size(sample_shape).numel() * self.means.numel() <= self.DRAWN:
+            return super().sample(sample_shape)
         with torch.no_grad():
             chosen = self.mixture_distribution.sample(torch.Size(sample_shape))
             return torch.normal(self.means[chosen], self.scales[chosen])
+
+
+class Exemplars(Gaussians):
+    """The same with so many components that each draw is always of the chosen one alone."""
+
+    DRAWN = 0
 
 
 def mixture(logits: torch.Tensor, parts: Distribution) -> Distribution:

@@ -26,7 +26,7 @@ class Card:
             "labels": model.labels,
             "tokenizer": model.tokenizer.kind,
             "vocabulary": model.tokenizer.vocab_size,
-            "parameters": sum(p.numel() for p in model.vae.parameters()),
+            "parameters": model.parameters,
             **{part: getattr(config, part)["kind"]
                for part in ("encoder", "posterior", "prior", "decoder")},
             "fitted_prior": None if model.fitted is None else model.fitted.kind,

@@ -1,6 +1,6 @@
 """What may be asked, with bounds on everything: requests as pydantic models."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -9,7 +9,8 @@ TEXTS, CHARACTERS, POINTS = 64, 4096, 64
 """Of one request at most."""
 
 READ = 1 << 19
-"""Samples times characters of a sentence that is scored at most: that is computed at one go."""
+"""Samples times bytes of a sentence that is scored at most: that is computed at one go, and a byte
+may be a token."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=CHARACTERS, pattern=r"\S")]
 Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=TEXTS)]
@@ -83,17 +84,21 @@ class Interpolate(Writing):
     nll: bool = False
 
 
-class Score(Writing):
-    model_config = example(texts=[SENTENCE], samples=100)
+class Scored(Writing):
     texts: Texts
-    samples: Annotated[int, Field(ge=1, le=500)] = 100
+    samples: int
 
     @model_validator(mode="after")
-    def _within_reach(self) -> "Score":
-        if self.samples * max(map(len, self.texts)) > READ:
-            text = f"samples times characters of a text may be {READ:,} at most"
+    def _within_reach(self) -> Self:
+        if self.samples * max(len(text.encode("utf-8", "replace")) for text in self.texts) > READ:
+            text = f"samples times bytes of a text may be {READ:,} at most"
             raise PydanticCustomError("too_much", text)
         return self
+
+
+class Score(Scored):
+    model_config = example(texts=[SENTENCE], samples=100)
+    samples: Annotated[int, Field(ge=1, le=500)] = 100
 
 
 class Neighbours(Writing):
@@ -146,9 +151,8 @@ class Denoise(Writing):
     steps: Annotated[int, Field(ge=1, le=20)] = 1
 
 
-class Outliers(Writing):
+class Outliers(Scored):
     model_config = example(texts=[SENTENCE, "up moon the is"], by="nll")
-    texts: Texts
     by: Literal["nll", "distance"] = "nll"
     samples: Annotated[int, Field(ge=1, le=100)] = 20
 

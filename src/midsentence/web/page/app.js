@@ -265,7 +265,11 @@ async function followLink(model) {
 }
 
 restore(location.hash);
-addEventListener("hashchange", () => { restore(location.hash); tell("restored"); });
+addEventListener("hashchange", () => {
+  if (document.getElementById(location.hash.slice(1))) return; // the link to the tools, no view
+  restore(location.hash);
+  tell("restored");
+});
 startTabs();
 startMap();
 startSharing();

@@ -29,7 +29,7 @@ async function go() {
   const measured = await line.instead("v1/interpolate", { ...asked, nll: true });
   if (!measured) return;
   nll = measured.nll ?? [];
-  chart();
+  show(state.step);
 }
 
 function chart() {
@@ -39,14 +39,19 @@ function chart() {
       none: nll.length ? "Not available: these sentences have no likelihood here." : "Nothing yet." });
 }
 
+/** A step, with its likelihood where that is there by now. */
+function show(i) {
+  const known = Number.isFinite(nll[i]) ? el("p", { class: "near" }, `${number(nll[i])} nats a token`) : null;
+  by("path-here").replaceChildren(large(written[i], i ? written[i - 1].text : null), ...(known ? [known] : []));
+  chart();
+}
+
 function choose(i) {
   set({ step: i });
   by("path-slider").value = i;
   by("path-slider").setAttribute("aria-valuetext", `step ${i} of ${written.length - 1}: ${written[i].text}`);
-  const known = Number.isFinite(nll[i]) ? el("p", { class: "near" }, `${number(nll[i])} nats a token`) : null;
-  by("path-here").replaceChildren(large(written[i], i ? written[i - 1].text : null), ...(known ? [known] : []));
+  show(i);
   for (const [k, row] of [...by("path-list").children].entries()) row.classList.toggle("now", k === i);
-  chart();
   moveTo(written[i].z, written[i].text, "path", project(written[i].z));
 }
 
@@ -59,6 +64,8 @@ function fill() {
   by("path-a").value = state.a;
   by("path-b").value = state.b;
   by("path-steps").value = state.steps;
+  // A link may name a way that there is not, or that wants a corpus.
+  if (by("path-way").querySelector("[value=density]").disabled && state.way === "density") set({ way: "linear" });
   by("path-way").value = state.way;
   if (!by("path-way").value) { by("path-way").value = "density"; take(); }
 }
@@ -87,7 +94,7 @@ export function start() {
   on("relabelled", () => { if (state.tab === "path" && !by("path-found").hidden) attempt(go); else clear(); });
   on("corpus", () => {
     by("path-way").querySelector("[value=density]").disabled = !corpus.count;
-    if (!corpus.count && state.way === "density") { set({ way: "linear" }); fill(); }
+    fill();
   });
   on("restored", () => {
     fill();
