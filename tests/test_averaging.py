@@ -32,6 +32,18 @@ def test_the_mean_is_that_of_the_steps_after_the_start():
     assert torch.equal(model.weight.detach(), own)
 
 
+def test_a_run_that_is_extended_has_its_start_before_it_again():
+    model = nn.Linear(2, 1)
+    average, own = Average(model, 0.5), model.weight.detach().clone()
+    average.add(model, EVERY, 0.9)
+    assert int(average.count) == 1
+    with torch.no_grad():
+        model.weight.add_(1)
+    average.add(model, EVERY + 1, 0.4)
+    with average.instead(model):
+        torch.testing.assert_close(model.weight.detach(), own + 1)
+
+
 def test_before_its_start_and_when_off_nothing_is_changed():
     model = nn.Linear(2, 1)
     for start in (0.5, None):

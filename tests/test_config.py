@@ -68,6 +68,12 @@ def test_a_kind_keeps_what_it_has_of_the_recipe_and_the_users_word_is_not_droppe
         config.compose("plain", None, ["objective.kind=rate", "objective.free_bits=0.1"])
 
 
+@pytest.mark.parametrize("name", ["halvings", "halve_after"])
+def test_a_rate_that_is_never_halved_is_refused(name):
+    with pytest.raises(UserError, match=rf"{name} = 0"):
+        config.compose(None, None, ["optimizer.kind=sgd", f"optimizer.{name}=0"])
+
+
 def test_nothing_is_saved_that_could_not_be_loaded(tmp_path):
     many = config.compose(None, None, [])
     many.corpus.source = [f"/somewhere/far/away/{i:09}.txt" for i in range(30_000)]

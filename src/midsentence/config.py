@@ -35,7 +35,8 @@ AFTERWARDS = {
 }
 """Parts of a finished model that training has no use for, and what to do instead."""
 
-COUNTS = {"layers", "heads", "hidden", "embedding", "width", "components", "samples"}
+COUNTS = {"layers", "heads", "hidden", "embedding", "width", "components", "samples",
+          "halvings", "halve_after"}  # fmt: skip
 """Settings of parts that are 1 or more wherever they occur."""
 
 BIGGEST = 1e9

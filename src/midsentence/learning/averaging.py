@@ -38,6 +38,8 @@ class Average:
 
     @torch.no_grad()
     def add(self, model: nn.Module, step: int, progress: float) -> None:
+        if self.mean and progress < self.start:
+            self.forget()  # a run that is extended has its start before it again
         if not self.mean or progress < self.start or step % EVERY:
             return
         self.count += 1
