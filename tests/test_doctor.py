@@ -354,6 +354,12 @@ def test_variance_without_a_formula_is_that_of_draws():
     assert doctor.spread(vae, found).tolist() == pytest.approx(exact.tolist(), rel=0.25)
 
 
+def test_the_kl_is_the_sum_of_its_parts_also_where_densities_are_costly(monkeypatch):
+    monkeypatch.setattr(doctor, "COSTLY", 10)
+    found = doctor.examine(tiny(posterior={"kind": "full"}), lines(60))
+    assert found.kl == pytest.approx(found.mi + found.marginal_kl, abs=1e-9)
+
+
 def test_active_units_fall_with_the_threshold():
     found = doctor.examine(tiny(), lines(60))
     counts = list(found.active_units.values())

@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from midsentence.measuring import likelihood
+from midsentence.measuring.doctor import examine
 from midsentence.measuring.likelihood import (
     active_units,
     bound,
@@ -229,6 +230,18 @@ def test_active_units_counts_the_variance_of_the_means():
     )
     assert active_units(means) == 1  # variances 0, 0.0121, 0.0081
     assert active_units(means, 0.005) == 2
+
+
+def test_units_of_the_sphere_are_active_by_its_own_scale():
+    vae = tiny(latent=128, posterior={"kind": "vmf", "kappa": 200.0}, prior={"kind": "sphere"})
+    held = lines(60)
+    found = survey(vae, held)
+    assert found.mean.var(0, correction=0).max() < 0.01  # |mean| < 1: D variances make less than 1
+    expected = active_units(found.mean * 128**0.5)
+    assert expected > 10
+    assert bound(vae, held)["active_units"] == expected
+    assert evaluate(vae, held, held.sizes, 1)["active_units"] == expected
+    assert examine(vae, held).active == expected
 
 
 def test_survey_keeps_the_sentences_order():

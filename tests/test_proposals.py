@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from midsentence import evaluation
@@ -14,7 +15,7 @@ from midsentence.evaluation import evaluations
 from midsentence.learning.proposals import Proposal, fit_proposal
 from midsentence.measuring.likelihood import evaluate, importance_weighted
 from midsentence.parts.posteriors import Gaussian, leaning
-from midsentence.parts.priors import Gaussians
+from midsentence.parts.priors import Gaussians, mixture
 from test_cli import LINES, SMALL, call
 from test_fit_prior import build, settings_of
 from test_likelihood import D, LinearGaussian, X
@@ -131,6 +132,17 @@ def test_a_large_draw_of_a_mixture_holds_no_more_than_it_gives():
     with Largest() as seen:
         assert mixture.sample((3000,)).shape == (3000, 32)
     assert seen.most <= 2000 * 3000  # for each sample the components' chances
+
+
+def test_a_large_draw_of_a_mixture_of_posteriors_is_made_in_parts(monkeypatch):
+    parts = Independent(Normal(torch.randn(20, 3), torch.ones(20, 3)), 1)
+    p = mixture(torch.zeros(20), parts)
+    whole = p.sample((50,))
+    monkeypatch.setattr(Gaussians, "DRAWN", 7 * 20 * 3)
+    with Largest() as seen:
+        assert p.sample((5, 10)).shape == (5, 10, 3)
+    assert whole.shape == (50, 3)
+    assert seen.most <= 7 * 20 * 3
 
 
 def test_a_draw_holds_no_covariance_for_each_sample():

@@ -316,6 +316,14 @@ def test_a_gap_breaks_the_line():
     assert curves("a", "b", []) is None and ranked_bars("a", "b", [NAN], 0.01, "c") is None
 
 
+def test_values_far_outside_the_frame_are_read_as_they_are():
+    ys = np.array([1.25e7, math.nan, *[1.0, 2.0] * 30])
+    chart = curves("a", "b", [Line("c", "valid", np.arange(62.0), ys)], settle=True)
+    assert chart is not None and chart.y.high < 3
+    assert chart.lines[0].values.split()[:3] == ["1.25e+07", "1", "2"]
+    assert chart.lines[0].path.count(" ") == len(chart.lines[0].values.split())  # one a point
+
+
 def test_flat_and_single_points_have_a_frame():
     for ys in ([3.0], [0.0, 0.0], [-2.0, -2.0], [1e300, -1e300]):
         line = Line("a", "valid", np.arange(float(len(ys))), np.array(ys))

@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from copy import copy
+from copy import copy, deepcopy
 
 import pytest
 import torch
@@ -23,6 +23,8 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from midsentence import TextVAE, UserError, cli_web, directions
+from midsentence.fitted import FittedPrior
+from midsentence.parts.priors import Mixture
 from midsentence.parts.refinement import Refinement
 from midsentence.space import Space
 from midsentence.web import explorer, service
@@ -72,6 +74,13 @@ def serve(run, model, space):
     for server, thread, _ in running:
         server.should_exit = True
         thread.join(10)
+
+
+def test_the_numbers_of_a_fitted_prior_are_no_parameters(run, model):
+    fitted = FittedPrior({"kind": "mog"}, Mixture(model.latent, model.vae.posterior))
+    other = TextVAE(model.config, model.tokenizer, deepcopy(model.vae), fitted)
+    found = [Card.of(run, each, None).about["parameters"] for each in (model, other)]
+    assert found[0] == found[1] == sum(p.numel() for p in model.vae.parameters())
 
 
 def test_answers_are_those_of_python(serve, model, space):
@@ -384,6 +393,14 @@ def test_a_body_is_not_read_where_there_is_no_room(serve):
     began = time.monotonic()
     assert raw(client, HEAD + b"Content-Length: 10\r\n\r\n{").startswith(b"HTTP/1.1 429")
     assert time.monotonic() - began < 3
+
+
+def test_who_still_sends_its_body_takes_a_place_until_it_is_gone(serve):
+    client = serve(limits=Limits(waiting=1))
+    with socket.create_connection(("127.0.0.1", client.port)) as link:
+        link.sendall(HEAD + b"Content-Length: 10\r\n\r\n{")
+        until(lambda: client.get("/v1/directions")[0] == 429)
+    until(lambda: client.get("/v1/directions")[0] == 200)
 
 
 def test_a_connection_too_many_takes_the_place_of_a_silent_one_or_none(serve, monkeypatch):

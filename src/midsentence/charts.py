@@ -65,6 +65,7 @@ class Line:
     xs: np.ndarray
     ys: np.ndarray
     path: str = ""
+    values: str = ""
     dots: str = ""
     last: float = math.nan
 
@@ -187,15 +188,17 @@ def curves(
 
 
 def draw(line: Line, x: Axis, y: Axis) -> None:
-    """Fill in the line's path, broken where it is not finite, and its dots if it has few points."""
+    """Fill in the line's path, broken where it is not finite, the value of each of its points,
+    which those far outside the frame do not show, and its dots if it has few."""
     keep = thin(line.ys)
     xs, ys, pen = line.xs[keep], line.ys[keep], "M"
-    path = []
+    path, values = [], []
     for a, b in zip(xs.tolist(), ys.tolist(), strict=True):
         if math.isfinite(b):
             path.append(f"{pen}{x(a):g} {y(b):g}")
+            values.append(f"{b:.4g}")
         pen = "L" if math.isfinite(b) else "M"
-    line.path = "".join(path)
+    line.path, line.values = "".join(path), " ".join(values)
     if len(path) == 1 or (len(path) <= 40 and line.style in ("valid", "second")):
         line.dots = "".join(f"M{part[1:]}h0" for part in path)
     line.last = float(line.ys[np.isfinite(line.ys)][-1])

@@ -30,7 +30,7 @@ Records = Sequence[Mapping[str, Any]]
 
 FIGURES: dict[str, tuple[str, str, str]] = {
     "nll": ("NLL", ".2f", "−log p(x), nats a sentence. With a latent by importance sampling: in "
-            "expectation never below the truth, and closer with more samples."),
+            "expectation not below the truth (by sampled words, a little); closer with more."),
     "nll_stderr": ("± standard error", ".2f", "Of the mean NLL over sentences."),
     "estimator_stderr": ("± of the estimator", ".3f", "The part of it that more samples remove."),
     "ppl": ("Perplexity", ",.2f", "exp(NLL / tokens), the end of the sentence counted. Compares "
@@ -42,7 +42,7 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "kl": ("KL", ".2f", "Nats a sentence from prior to posterior: what z is charged. It is the "
            "sum of MI and marginal KL."),
     "mi": ("Mutual information", ".2f", "Nats that z tells about its sentence."),
-    "mi_cap": ("MI, at most", ".2f", "ln N: more cannot be measured on N sentences."),
+    "mi_cap": ("MI, at most", ".2f", "ln N of N sentences; less in a model with labels."),
     "marginal_kl": ("Marginal KL", ".2f", "From prior to the average posterior. If large, samples "
                     "from the prior fall where no sentence lies."),
     "active_units": ("Active units", ",.0f", "Dimensions whose posterior mean varies (≥ 0.01) "

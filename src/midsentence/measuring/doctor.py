@@ -62,7 +62,9 @@ def examine(
         elbo_stderr=_stderr(bounds),
         reconstruction=-_mean(found.log_px),
         kl_per_dimension=found.kl.mean(0).tolist() if found.kl.shape[1] == vae.latent else [],
-        active_units={at: active_units(found.mean, at) for at in THRESHOLDS},
+        active_units={
+            at: active_units(found.mean, at, sphere=bool(vae.prior.sphere)) for at in THRESHOLDS
+        },
         shuffled_gap=_mean(swapped),
         shuffled_gap_stderr=_stderr(swapped),
         prior_gap=_mean(lost),
@@ -182,15 +184,14 @@ def middle(vae: VAE, sentences: Sentences) -> Batch:
 
 
 def _information(vae: VAE, found: Survey, blind: Float[Tensor, "N D"], seed: int) -> dict[str, Any]:
-    """The KL's two parts, and where q(z) lies against the prior."""
-    kl = _mean(found.kl.sum(1))
+    """The KL and its two parts, of the same sentences, and where q(z) lies against the prior."""
     some = found.some(COSTLY if costly(vae, found) else None)
-    mi = mutual_information(vae, some)
+    kl, mi = _mean(some.kl.sum(1)), mutual_information(vae, some)
     return {
         "kl": kl,
         "mi": mi,
         "mi_cap": most_information(some.label),
-        "marginal_kl": _mean(some.kl.sum(1)) - mi,
+        "marginal_kl": kl - mi,
         "moments_kl": moments_kl(vae, found),
         "outside": outside(vae, some, blind[evenly(len(blind), len(some.z))]),
         "posterior_variance": spread(vae, found, seed).tolist(),

@@ -43,8 +43,14 @@ ACTIVE = 0.01
 """A unit is active when Var_x(E_q[z_d]) is at least this (Burda et al. 2016, appendix C)."""
 
 
-def active_units(mean: Float[Tensor, "N D"], threshold: float = ACTIVE) -> int:
-    """How many dimensions of the posterior mean vary over the sentences by at least `threshold`."""
+def active_units(
+    mean: Float[Tensor, "N D"], threshold: float = ACTIVE, *, sphere: bool = False
+) -> int:
+    """How many dimensions of the posterior mean vary over the sentences by at least `threshold`.
+
+    That is of a prior whose variance is 1 in each; on the unit sphere it is 1 / D.
+    """
+    threshold = threshold / mean.shape[1] if sphere else threshold
     return int(((mean - mean.mean(0)).square().mean(0) >= threshold).sum())
 
 
@@ -119,7 +125,7 @@ def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
         "kl": kl,
         "mi": mutual_information(vae, found, most),
         "mi_cap": most_information(found.some(most).label),
-        "active_units": active_units(found.mean),
+        "active_units": active_units(found.mean, sphere=bool(vae.prior.sphere)),
         "ppl_bound": perplexity((kl - log_px) * len(sentences) / words),
     }
 
@@ -251,7 +257,7 @@ def evaluate(
         "bits_per_byte": float(nll * count / math.log(2) / held) if held else math.nan,
         "mi": mi,
         "mi_cap": most_information(found.label),
-        "active_units": active_units(found.mean),
+        "active_units": active_units(found.mean, sphere=bool(vae.prior.sphere)),
         "latent": vae.latent,
         "marginal_kl": kl - mi,
         **(words_off(likelihood, sentences, words) if words else {}),

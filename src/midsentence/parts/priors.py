@@ -222,9 +222,24 @@ class Exemplars(Gaussians):
     DRAWN = 0
 
 
+class Parts(MixtureSameFamily):
+    """A mixture of whatever; of very many samples a part is drawn at a time, as torch draws of
+    every component for each."""
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        shape, draw = torch.Size(sample_shape), super().sample
+        every = self.component_distribution
+        room = max(1, Gaussians.DRAWN // (every.batch_shape + every.event_shape).numel())
+        if shape.numel() <= room:
+            return draw(shape)
+        counts = [min(room, shape.numel() - begun) for begun in range(0, shape.numel(), room)]
+        drawn = torch.cat([draw(torch.Size([count])) for count in counts])
+        return drawn.view(shape + self.event_shape)
+
+
 def mixture(logits: torch.Tensor, parts: Distribution) -> Distribution:
     chosen = Categorical(logits=logits, validate_args=False)
-    return MixtureSameFamily(chosen, parts, validate_args=False)
+    return Parts(chosen, parts, validate_args=False)
 
 
 def check(components: int) -> None:

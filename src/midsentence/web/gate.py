@@ -34,7 +34,7 @@ HEADERS = {
 @dataclass(frozen=True)
 class Limits:
     """body: bytes of a request. receive, send: seconds a client has to send its request and to take
-    each piece of the answer. waiting: requests that may be worked on or waited for at once."""
+    each piece of the answer. waiting: requests read, worked on or waited for at once."""
 
     body: int = 1 << 20
     receive: float = 10.0
@@ -122,8 +122,23 @@ class Gate:
         if self._elsewhere(headers) and not _follows_a_link(scope, headers):
             raise Refused(403, "requests from other sites are not answered")
         self._check_room()
-        body = await self._body(headers, receive)
-        self._check_room()  # others have come meanwhile
+        self.busy += 1  # also while it sends its body: as many bodies are held at most
+        working = True
+
+        async def counted(message: Message) -> None:
+            nonlocal working
+            if working:  # who takes long to read the answer holds nobody up
+                working = False
+                self.busy -= 1
+            await send(message)
+
+        try:
+            await self._pass(scope, await self._body(headers, receive), receive, counted)
+        finally:
+            self.busy -= working
+
+    async def _pass(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+        """On to the application."""
         given = False
 
         async def again() -> Message:
@@ -137,21 +152,10 @@ class Gate:
         asker = Asker()
         ASKER.set(asker)
         gone = asyncio.create_task(self._disconnected(receive, asker))
-        self.busy += 1
-        working = True
-
-        async def counted(message: Message) -> None:
-            nonlocal working
-            if working:  # who takes long to read the answer holds nobody up
-                working = False
-                self.busy -= 1
-            await send(message)
-
         try:
-            await self.app(scope, again, counted)
+            await self.app(scope, again, send)
         finally:
             gone.cancel()
-            self.busy -= working
 
     @staticmethod
     async def _disconnected(receive: Receive, asker: Asker) -> None:
