@@ -75,6 +75,17 @@ def test_a_large_corpus_is_gone_through_shard_by_shard():
         batches[len(batches)]
 
 
+def test_batches_near_one_are_of_its_shard():
+    lengths = np.random.default_rng(0).integers(1, 20, 1000)
+    batches = shuffled(lengths, Budget(100), 0, 0, size=300)
+    shards = np.array([batches[i].min() // 300 for i in range(len(batches))])
+    for index in 0, 40, len(batches) - 1:
+        near = {batches.near(index, number) for number in range(1000)}
+        assert near == set(np.flatnonzero(shards == shards[index]))
+    few = shuffled(lengths, Budget(100), 0, 0)
+    assert {few.near(3, number) for number in range(1000)} == set(range(len(few)))
+
+
 def test_up_to_a_million_sentences_are_one_shard():
     whole = shuffled(LENGTHS, Budget(512), 1, 0)
     assert not isinstance(whole, Shards)

@@ -333,6 +333,38 @@ def test_ctrl_c_saves_once_and_all_end(corpus, tmp_path):
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
 
 
+SLOW = """
+import sys, time
+from midsentence import pipeline, processes
+from midsentence.learning import checkpoint
+save = checkpoint.save
+def slow(*arguments):
+    time.sleep(1)
+    save(*arguments)
+    print("saved", time.monotonic(), file=sys.stderr)
+checkpoint.save = slow
+corpus, out, *settings = sys.argv[1:]
+from midsentence.learning.trainer import Trainer
+fit = Trainer.fit
+def timed(self):
+    fit(self)
+    print("done", time.monotonic(), file=sys.stderr)
+    raise SystemExit
+Trainer.fit = timed
+pipeline.train(corpus, out, settings=settings)
+"""
+
+
+def test_nobody_ends_before_the_first_has_saved(corpus, tmp_path):
+    """A launcher gives who is left twenty seconds, which may not be enough for a large model."""
+    asked = [*FAST, "training.max_steps=2"]
+    both = together(2, "-c", SLOW, corpus, tmp_path / "run", *asked)
+    first, second = ended(both)
+    saved = max(float(line.split()[1]) for line in first.splitlines() if "saved" in line)
+    done = [float(line.split()[1]) for line in second.splitlines() if "done" in line]
+    assert len(done) == 1 and done[0] >= saved
+
+
 def test_a_signal_s_name_reaches_the_user(capfd, monkeypatch, tmp_path):
     """Where the first process itself is killed, its launcher speaks for it."""
     (tmp_path / "midsentence.py").write_text(

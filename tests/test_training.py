@@ -654,19 +654,67 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
     assert [held._beta(p) for p in (0, 0.39, 0.4, 0.49, 1.0)] == pytest.approx(
         [0, 0, 0, 0.5, 1.0], abs=1e-9
     )
+    held.planned, held.per_epoch = 100, 10
     held._step(held._batches(0), 0.1)
-    held._validate(100, 10)
+    held._validate()
     before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}
     assert held.at.best == records(tmp_path / "run", "valid")[0]["log_px"]
     held._step(held._batches(0), 0.1)
+    held.at.aggressive, held.at.information = False, 3.0
     held._begin_anew()  # from the weights that were best
-    assert held.at.reset
+    assert held.at.reset and held.at.aggressive and held.at.information == -math.inf
     for name, parameter in held.vae.named_parameters():
         new = name.startswith(("decoder.", "head."))
         same = torch.equal(parameter, before[name])
         assert same != new or not parameter.any(), name
         assert (parameter in held.optimizer.each[0].state) != new
     held._step(held._batches(0), 0.5)
+
+
+def test_a_run_that_is_extended_is_not_pre_trained_again(corpus, tmp_path, capsys):
+    out, asked = tmp_path / "run", ["training.pretrain=0.4", "training.epochs=99"]
+    run(corpus, out, *asked, "training.max_steps=50")
+    done = records(out, "valid")[-1]["step"]
+    pipeline.train(corpus, out, resume=True, settings=["training.max_steps=200"])
+    later = [r["beta"] for r in records(out, "train") if done < r["step"] < 80]
+    assert later and all(beta == later[0] for beta in later)  # where annealing begins again
+    assert records(out, "train")[-1]["beta"] == 1
+    with pytest.raises(UserError, match=r"was begun with training.pretrain=0\.4"):
+        pipeline.train(corpus, out, resume=True, settings=["training.pretrain=0"])
+
+
+def test_the_end_is_saved_once(corpus, tmp_path):
+    run(corpus, tmp_path / "run", "training.max_steps=16", "training.epochs=99")
+    held = [f.name for f in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert sorted(held) == ["step-000014", "step-000016"]
+
+
+def test_a_language_model_is_trained_as_one_whatever_is_said_of_a_latent(corpus, tmp_path):
+    small = [s for s in FAST if s.startswith(("decoder", "training", "tokenizer"))]
+    asked = [*small, "training.max_steps=20", "training.epochs=99"]
+    latent = ["training.aggressive=10", "training.pretrain=0.5", "refine.steps=2",
+              "objective.bow=0.5", "objective.free_bits=1.0"]  # fmt: skip
+    for name, more in ("plain", []), ("said", latent):
+        pipeline.train(corpus, tmp_path / name, recipe="lm", settings=[*asked, *more])
+    plain, said = (checkpoint.latest(tmp_path / f / "checkpoints")[0] for f in ("plain", "said"))
+    assert plain.keys() == said.keys()
+    assert all(torch.equal(plain[name], said[name]) for name in plain)
+
+
+def test_the_published_initialisation_leaves_what_begins_on_purpose():
+    more = ["decoder.kind=transformer", "decoder.inject=['add', 'gate', 'skip']", "latent=4",
+            "posterior.kind=iaf", "prior.kind=mog", "training.init=0.01"]  # fmt: skip
+    settings = config.compose(None, None, more)
+    vae = assembly.assemble(settings, 50)
+    settings.training.init = None
+    there = dict(assembly.assemble(settings, 50).named_parameters())
+    same = {n for n, p in vae.named_parameters() if torch.equal(p, there[n])}
+    assert {n for n in same if not n.startswith(("prior.", "posterior.flow"))} == {
+        n for n in there if "norm" in n or n == "decoder.gate.weight"
+    }
+    assert {n for n in there if n.startswith(("prior.", "posterior.flow"))} <= same
+    assert vae.decoder.input.embedding.weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.1)
+    assert vae.decoder.skip.weight.std().item() == pytest.approx(0.01 / 3**0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])

@@ -14,7 +14,8 @@ from .learning.checkpoint import save_tensors
 from .opening import verify
 from .parts.decoders import DECODERS
 from .parts.encoders import ENCODERS
-from .parts.head import BagOfWords
+from .parts.flows import BENT
+from .parts.head import BagOfWords, Head
 from .parts.labels import Labels
 from .parts.mixture import make_head
 from .parts.posteriors import POSTERIORS
@@ -75,8 +76,15 @@ def assemble(config: Config, vocab: int) -> VAE:
 
 
 def uniform(vae: VAE, bound: float) -> None:
-    """The published initialisation: U(+-bound), embeddings U(+-0.1) (He et al. 2019)."""
-    for parameter in vae.parameters():
+    """The published initialisation: U(+-bound), embeddings U(+-0.1) (He et al. 2019).
+
+    What begins somewhere on purpose stays there: norms, gates, mixtures, flows.
+    """
+    drawn = (nn.Linear, nn.Embedding, nn.LSTM, nn.GRU, Head)
+    bent = [m for m in vae.modules() if isinstance(m, BENT)]
+    kept = {vae.decoder.gate}.union(*(m.modules() for m in bent))
+    held = [m for m in vae.modules() if isinstance(m, drawn) and m not in kept]
+    for parameter in dict.fromkeys(p for m in held for p in m.parameters(recurse=False)):
         if parameter.requires_grad:
             nn.init.uniform_(parameter, -bound, bound)
     for module in vae.modules():

@@ -47,9 +47,11 @@ class Config(Section):
     """Everything that fixes a model and its training; `config.toml` of a run holds it whole.
 
     recipe: what the rest began from; `--recipe` says it. seed: of the split, the weights, the order
-    and all noise. latent: D, the dimensions of z; 0 is a language model, for ``encoder.kind=none``.
-    precision: of the large products, ``float32``, ``bfloat16`` or ``auto``, which is bfloat16 where
-    the processor multiplies it natively. Parameters, sums over words and densities are fp32 anyway.
+    and all noise. latent: D, the dimensions of z; 0 is a language model, for ``encoder.kind=none``,
+    to which settings of the latent (free bits, bag of words, refinement, training.aggressive and
+    pretrain) say nothing. precision: of the large products, ``float32``, ``bfloat16`` or ``auto``,
+    which is bfloat16 where the processor multiplies it natively. Parameters, sums over words and
+    densities are fp32 anyway.
     """
 
     recipe: str = "default"

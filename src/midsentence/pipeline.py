@@ -276,4 +276,9 @@ def _resume(
             f"{out} was begun with optimizer.kind={had}, whose state {asked!r} can't go on with: "
             "leave that setting out, or train afresh"
         )
+    if changed.training.pretrain != config.training.pretrain:
+        raise UserError(
+            f"{out} was begun with training.pretrain={config.training.pretrain}, and its decoder "
+            "begins anew by that: leave that setting out, or train afresh"
+        )
     return changed, Corpus.open(out / "corpus")

@@ -106,10 +106,11 @@ class TrainingSettings(Section):
     uniformly within plus or minus this (embeddings: 0.1), as the published protocol does; without
     it PyTorch's defaults. parts: a
     batch is computed in so many parts, one after the other or by several processes at once; by
-    itself one a process. strategy: ``ddp``, or ``fsdp`` where moments and gradients are too large
-    for one process (`learning.sharding`). recompute: Transformer layers keep only what goes in.
-    patience: stop after so many validations without a better bound, counted once KL annealing has
-    ended; 0: never. validations: how many an epoch, about eight a run at least.
+    itself one a process. What is taken over a batch (free bits in the form ``batch``, MMD, batch
+    normalisation) is taken over a part. strategy: ``ddp``, or ``fsdp`` where moments and gradients
+    are too large for one process (`learning.sharding`). recompute: Transformer layers keep only
+    what goes in. patience: stop after so many validations without a better bound, counted once KL
+    annealing has ended; 0: never. validations: how many an epoch, about eight a run at least.
     valid_sentences: of a larger validation part so many, the same ones each time, are validated on,
     so that neither time nor memory grows with the corpus. compile: encoder and decoder through
     torch.compile while training, if there is a compiler. aggressive: steps of the encoder at most
@@ -134,7 +135,7 @@ class TrainingSettings(Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     device: str = "auto"
     aggressive: Annotated[int, Field(ge=0)] = 0
-    pretrain: float = 0.0
-    average: float | None = None
+    pretrain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
     compile: bool = False
     tensorboard: bool = False

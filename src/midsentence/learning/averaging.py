@@ -20,7 +20,9 @@ class Average:
     models Merity, Keskar & Socher 2018, "Regularizing and Optimizing LSTM Language Models", section
     4, where it begins once validation stops improving. Steps that are too long to settle anywhere
     go around a place that generalises better than any of them. What is validated and kept is the
-    mean; training goes on from the weights themselves. Set as ``training.average``.
+    mean; training goes on from the weights themselves. Only where it goes back to the best there
+    was (`optimizers.SGD`, ``training.pretrain``) that is the mean, and another one begins there.
+    Set as ``training.average``.
 
     Raises UserError for a model with batch normalisation (``posterior.gamma``): what it knows of
     the corpus holds for the weights themselves, and the mean of that is not what the mean of the

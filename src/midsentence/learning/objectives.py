@@ -36,9 +36,7 @@ class Objective(nn.Module):
 
     def forward(self, run: Pass, beta: float = 1.0) -> Float[Tensor, "B"]:
         value = self.bound(run, beta)
-        if self.bow:
-            if run.log_bow is None:
-                raise UserError("objective.bow needs a model built with a bag-of-words head")
+        if self.bow and run.log_bow is not None:
             value = value + self.bow * run.log_bow.mean(0)
         if self.fraternal and run.apart is not None:
             value = value - self.fraternal * run.apart.mean(0)

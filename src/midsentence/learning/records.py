@@ -14,6 +14,7 @@ import torch
 from .. import processes
 from ..errors import UserError
 from ..opening import read_text
+from ..writing import write_whole
 
 Record = dict[str, Any]
 
@@ -107,6 +108,19 @@ def read(path: Path) -> list[Record]:
         return found
     except (ValueError, RecursionError):
         raise UserError(f"{path} is damaged: remove it; only its curves are lost") from None
+
+
+def append(path: Path, record: Record) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def cut(path: Path, step: int) -> list[Record]:
+    """Drop the records after `step`; those that stay."""
+    kept = [record for record in read(path) if record["step"] <= step]
+    text = "".join(json.dumps(record) + "\n" for record in kept)
+    write_whole(path, lambda p: p.write_text(text, "utf-8"))
+    return kept
 
 
 @contextmanager

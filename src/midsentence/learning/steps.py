@@ -64,7 +64,8 @@ class Steps:
         )
         self.objective: Objective = configuration.build(OBJECTIVES, config.objective)
         self.objective.to(device)
-        self.aggressive = Aggressive(settings.aggressive) if settings.aggressive else None
+        lags = settings.aggressive and config.latent
+        self.aggressive = Aggressive(settings.aggressive) if lags else None
         self.reads, self.writes = sides(vae)
         self.model = wrapped(vae)
         self.statistics = [b for b in vae.buffers() if b.is_floating_point()]
@@ -92,7 +93,7 @@ class Steps:
 
             def read() -> tuple[Tensor, int]:
                 key[-1] += 1
-                rows = batches[index if key[-1] == 1 else seed_of(*key) % len(batches)]
+                rows = batches[index if key[-1] == 1 else batches.near(index, seed_of(*key))]
                 result, words, _ = self._update(rows, beta, len(batches), key, self.writes)
                 return processes.total(result["objective"].sum()), words
 

@@ -1,6 +1,5 @@
 """Training: setup -> fit -> validate -> save. The only file that knows devices and signals."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import torch
 
 from .. import assembly, processes
 from ..config import Config
-from ..errors import UserError
 from ..measuring.alarms import Alarms, settled
 from ..measuring.likelihood import bound
 from ..opening import verify
@@ -19,12 +17,11 @@ from ..text.batches import Batches, Budget, shuffled, usual
 from ..text.corpus import Corpus
 from ..text.store import pick
 from ..weights import load_tensors, load_weights, tensors_of
-from ..writing import write_whole
 from . import checkpoint
 from .averaging import Average
 from .compiling import compile_in_place
 from .procedures import reset_decoder
-from .records import Record, Tally, interruptible, read
+from .records import Record, Tally, append, cut, interruptible
 from .schedules import schedule
 from .sharding import put_together
 from .steps import Steps
@@ -92,31 +89,28 @@ class Trainer:
         self.steps = Steps(self.vae, config, corpus.train, self.device)
         self.optimizer, self.objective = self.steps.optimizer, self.steps.objective
         self.average = Average(self.vae, settings.average)
-        if not 0 <= settings.pretrain < 1:
-            raise UserError("training.pretrain is a part of the run: 0 (off) to below 1")
-        if settings.average is not None and not 0 <= settings.average < 1:
-            raise UserError("training.average is a part of the run: 0 to below 1")
         tokens = settings.batch_tokens or usual(corpus.train.lengths)
         self.budget = Budget(tokens, settings.batch_sentences)
         for part in (self.vae.encoder, self.vae.decoder) if settings.compile else ():
             compile_in_place(part, lambda text: listener("note", {"text": text}))
         self.at, self.tally = Position(), Tally(time.monotonic())
+        self.pretrain = settings.pretrain if config.latent else 0.0
+        self.per_epoch = self.planned = 0  # steps
 
     def fit(self) -> Position:
         settings, at = self.config.training, self.at
         batches = self._batches(at.epoch)
         # Epochs differ in length by a batch or two: a run that is gone on with must plan as before.
-        usual_epoch = len(self._batches(0) if at.epoch else batches)
-        self.steps.expect(usual_epoch)
-        planned = math.ceil(settings.epochs * usual_epoch)
-        planned = min(planned, settings.max_steps or planned)
-        every = max(
-            1, math.ceil(min(usual_epoch / settings.validations, planned / LEAST_VALIDATIONS))
-        )
+        self.per_epoch = len(self._batches(0) if at.epoch else batches)
+        planned = math.ceil(settings.epochs * self.per_epoch)
+        self.planned = min(planned, settings.max_steps or planned)
+        self.steps.expect(self.per_epoch)
+        often = min(self.per_epoch / settings.validations, self.planned / LEAST_VALIDATIONS)
+        every = max(1, math.ceil(often))
         parameters = sum(p.numel() for p in self.vae.parameters())
-        self.listener("start", {"steps": planned, "step": at.step, "parameters": parameters})
+        self.listener("start", {"steps": self.planned, "step": at.step, "parameters": parameters})
         began = time.monotonic() - at.seconds
-        tally, progress = self.tally, self._progress(planned)
+        tally, progress = self.tally, self._progress()
         tally.since = time.monotonic() - tally.spent
         at.ended = self._over()
         last = cost = 0.0  # when it was last validated, and how long that took; seconds
@@ -126,28 +120,28 @@ class Trainer:
                 if at.index >= len(batches):
                     at.epoch, at.index = at.epoch + 1, 0
                     batches = self._batches(at.epoch)
-                if not at.reset and 0 < settings.pretrain <= progress:
+                if self._pretraining and progress >= self.pretrain:
                     self._begin_anew()
                 self._step(batches, progress)
                 at.step, at.index = at.step + 1, at.index + 1
                 # Processes have clocks of their own, and Ctrl-C reaches them one by one.
                 at.seconds, stop = processes.most(time.monotonic() - began, interrupted())
                 tally.spent = began + at.seconds - tally.since
-                before, progress = progress, self._progress(planned)
+                before, progress = progress, self._progress()
                 self.average.add(self.vae, at.step, progress)
                 if at.step % RECORD_EVERY == 0 or self.device.type == "cpu":
                     self.steps.check(at.step)
                 if at.step % RECORD_EVERY == 0:
                     found = tally.flush(time.monotonic())
                     found["skipped"] = int(self.steps.skipped)
-                    self._record("train", found, planned, len(batches))
+                    self._record("train", found)
                 # A run limited by minutes may end long before its epoch does: look in now and then,
                 # as long as most of the minutes are left to the training.
                 parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
                 passed = bool(settings.max_minutes) and parts[0] < parts[1]
                 if at.step % every == 0 or (passed and at.seconds - last >= WORTH * cost):
                     looked = time.monotonic()
-                    self._validate(planned, len(batches))
+                    self._validate()
                     now = time.monotonic()
                     tally.since += now - looked  # words a second are of training alone
                     last, cost = processes.most(now - began, now - looked)
@@ -156,7 +150,7 @@ class Trainer:
                 at.ended = "interrupted"
             elif not at.ended:
                 if at.step != at.validated or at.best == -math.inf:
-                    self._validate(planned, len(batches))
+                    self._validate()
                 at.ended = at.ended or "budget used"
             self._save()
         self.listener("end", asdict(at))
@@ -188,24 +182,25 @@ class Trainer:
         """Records that were made after the step where the run stands are made again."""
         path = self.out / "metrics.jsonl"
         if path.exists() and processes.first():
-            kept = [record for record in read(path) if record["step"] <= self.at.step]
+            kept = cut(path, self.at.step)
             for record in (r for r in kept if r["kind"] == "valid"):
-                self.alarms(record, self._beta(record["progress"]), self._beta(1.0))
-            text = "".join(json.dumps(record) + "\n" for record in kept)
-            write_whole(path, lambda p: p.write_text(text, "utf-8"))
+                free = record["step"] <= self.at.begun  # of the encoder that was pre-trained
+                beta = 0.0 if free else self._beta(record["progress"])
+                self.alarms(record, beta, self._beta(1.0))
 
     def _batches(self, epoch: int) -> Batches:
         return shuffled(self.corpus.train.lengths, self.budget, self.config.seed, epoch)
 
-    def _progress(self, planned: int) -> float:
+    def _progress(self) -> float:
         minutes = self.config.training.max_minutes
-        used = self.at.step / planned if planned else 1.0
+        used = self.at.step / self.planned if self.planned else 1.0
         return max(used, self.at.seconds / (60 * minutes)) if minutes is not None else used
 
     def _beta(self, progress: float) -> float:
         """The KL's weight: none while the encoder is pre-trained, then as scheduled."""
-        pretrain = self.config.training.pretrain
-        return 0.0 if progress < pretrain else self.schedule((progress - pretrain) / (1 - pretrain))
+        if self._pretraining and progress < self.pretrain:
+            return 0.0  # a run that is extended has that part before it again, and is past it
+        return self.schedule(max(0.0, progress - self.pretrain) / (1 - self.pretrain))
 
     def _begin_anew(self) -> None:
         """Pre-training is over: its best encoder, another decoder, and no bound reached yet."""
@@ -216,16 +211,18 @@ class Trainer:
         reset_decoder(self.vae, fresh, self.optimizer.each)
         self.average.forget()
         self.optimizer.begin_anew()
-        self.at.reset, self.at.begun, self.at.best, self.at.stale = True, self.at.step, -math.inf, 0
+        self.at.reset, self.at.begun, self.at.aggressive = True, self.at.step, True
+        self.at.best, self.at.stale, self.at.information = -math.inf, 0, -math.inf
         self._save()  # the best model will be another one: a stop must not go back before this
 
     def _back_to_best(self) -> None:
         verify(self.out, assembly.FILES, mixed=True)
         load_weights(self.vae, load_tensors(self.out / "model.safetensors"), self.out)
+        self.average.forget()  # the way there is not the one that is gone on from here
 
     @property
     def _pretraining(self) -> bool:
-        return self.config.training.pretrain > 0 and not self.at.reset
+        return self.pretrain > 0 and not self.at.reset
 
     def _step(self, batches: Batches, progress: float) -> None:
         at, rates, beta = self.at, self.optimizer.rates(progress), self._beta(progress)
@@ -233,17 +230,18 @@ class Trainer:
             at.step, batches, at.index, rates, beta, reads_first=at.aggressive, tally=self.tally
         )
 
-    def _validate(self, planned: int, per_epoch: int) -> None:
+    def _validate(self) -> None:
         self.steps.settle()
         self.steps.sound(self.at.step, dict(self.vae.named_parameters()))
         with self.average.instead(self.vae):
-            worth = self._look(planned, per_epoch)
+            worth = self._look()
         at = self.at
         at.validated = at.step
-        if self.optimizer.validated(worth, (at.step - at.begun) / per_epoch):
+        if self.optimizer.validated(worth, (at.step - at.begun) / self.per_epoch):
             self._back_to_best()
         at.ended = self._over()
-        self._save()
+        if not at.ended and self._progress() < 1:
+            self._save()  # the end is saved as such
 
     def _over(self) -> str:
         """Why validations say that training is over; empty while they do not."""
@@ -254,17 +252,17 @@ class Trainer:
             return "learning rate halved to its end"
         return f"no better bound in {at.stale} validations" if 0 < patience <= at.stale else ""
 
-    def _look(self, planned: int, per_epoch: int) -> float:
+    def _look(self) -> float:
         """Measure the bound on the validation part; a better model than before is saved.
 
         What counts is the bound; while an autoencoder is trained, its reconstructions."""
         at = self.at
         with put_together(self.vae):
             found = bound(self.vae, self.valid, seed=self.config.seed)
-        self._record("valid", found, planned, per_epoch)
+        self._record("valid", found)
         at.aggressive = at.aggressive and found["mi"] >= at.information
         at.information = found["mi"]
-        beta = self._beta(self._progress(planned))
+        beta = self._beta(self._progress())
         for text in self.alarms(found | {"step": at.step}, beta, self._beta(1.0)):
             self.listener("note", {"text": text})
         worth = found["log_px" if self._pretraining else "elbo"]
@@ -275,19 +273,18 @@ class Trainer:
             at.stale += 1  # the bound may well fall while the KL's weight is still moving
         return worth
 
-    def _record(self, kind: str, found: Record, planned: int, per_epoch: int) -> None:
+    def _record(self, kind: str, found: Record) -> None:
         at = self.at
         record = {
             "kind": kind,
             "step": at.step,
-            "epoch": round(at.step / per_epoch, 4),
-            "progress": round(self._progress(planned), 6),
+            "epoch": round(at.step / self.per_epoch, 4),
+            "progress": round(self._progress(), 6),
             "seconds": round(at.seconds, 2),
             **found,
         }
         if processes.first():
-            with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            append(self.out / "metrics.jsonl", record)
         self.listener(kind, record)
 
     def _save(self) -> None:
@@ -302,3 +299,4 @@ class Trainer:
         state = {"position": asdict(self.at), **own}
         if processes.first():
             checkpoint.save(self.out / "checkpoints", self.at.step, tensors, state)
+        processes.gather(None)  # who is done sooner would end, and have the first ended meanwhile

@@ -226,6 +226,16 @@ class TransformerDecoder(Decoder):
     def step(
         self, tokens: Int[Tensor, "N T"], state: State
     ) -> tuple[Float[Tensor, "N T H"], State]:
+        x, grown = self._read(tokens, state)
+        return x, {"z": state["z"], "past": torch.stack(grown, 1)}
+
+    def forward(
+        self, tokens: Int[Tensor, "N T"], z: Float[Tensor, "N D"]
+    ) -> Float[Tensor, "N T H"]:
+        return self._read(tokens, self.start(z))[0]  # no cache is put together for nobody
+
+    def _read(self, tokens: Tensor, state: State) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states, and every layer's keys and values."""
         z, past = state["z"], state["past"]
         seen = past.shape[2] - self.memory
         x = self.input(tokens, z)
@@ -245,8 +255,7 @@ class TransformerDecoder(Decoder):
         for layer, block in enumerate(self.blocks):
             x, kept = block(x, past[:, layer], mask)
             grown.append(kept)
-        x = self.leave(self.dropout(self.norm(x)), z)
-        return x, {"z": z, "past": torch.stack(grown, 1)}
+        return self.leave(self.dropout(self.norm(x)), z), grown
 
 
 DECODERS: dict[str, Callable[..., Any]] = {

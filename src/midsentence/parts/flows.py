@@ -208,6 +208,10 @@ class _Autoregressive(nn.Module):
         return [_Zuko(step(context), self.inverted) for step in self.steps]
 
 
+BENT = (_Steps, _Autoregressive)
+"""The nets behind steps. They begin with next to no effect."""
+
+
 def planar(latent: int, layers: int, width: int, context: int) -> nn.Module:
     steps = _Steps(Planar, [latent, latent, 1], layers, context)
     with torch.no_grad():

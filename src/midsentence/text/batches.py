@@ -91,6 +91,10 @@ class Batches:
     def __getitem__(self, index: int) -> np.ndarray:
         return self.order[self.begins[index] : self.ends[index]]
 
+    def near(self, index: int, number: int) -> int:
+        """Any batch that costs nothing to ask for beside `index`, which one as `number` says."""
+        return number % len(self)
+
 
 def usual(lengths: Any) -> int:
     """A token budget that keeps the cores busy: short sentences by their number, long ones too."""
@@ -123,11 +127,19 @@ class Shards(Batches):
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = range(len(self))[index]
-        place = int(np.searchsorted(self.ends, index, "right"))
-        begin = int(self.ends[place - 1]) if place else 0
+        place, begin = self._place(index)
         if self._held is None or self._held[0] != place:
             self._held = place, self._shard(place)
         return self._held[1][index - begin].astype(np.int64) + int(self.turns[place]) * self.size
+
+    def near(self, index: int, number: int) -> int:
+        place, begin = self._place(index)
+        return begin + number % (int(self.ends[place]) - begin)  # another shard is planned anew
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The shard that a batch is of, and that shard's first batch."""
+        place = int(np.searchsorted(self.ends, index, "right"))
+        return place, int(self.ends[place - 1]) if place else 0
 
     def _shard(self, place: int) -> Batches:
         start = int(self.turns[place]) * self.size
