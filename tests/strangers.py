@@ -29,6 +29,7 @@ from midsentence.opening import digest
 from midsentence.text import store
 from midsentence.text.corpus import Corpus, prepare
 from midsentence.text.tokenizer import Tokenizer
+from midsentence.weights import tensors_of
 
 LINES = ["the cat sat on the mat", "a dog ran in the park", "the bird sang a song"] * 9
 SMALL = [
@@ -492,7 +493,7 @@ def wide(folder, *lines):
     made = config.load(folder / "config.toml")
     count = Tokenizer.load(folder / "tokenizer.json").vocab_size
     with torch.device("meta"):
-        held = assembly.weights(assembly.assemble(made, count))
+        held = tensors_of(assembly.assemble(made, count))
     at, content = 0, {}
     for key, value in held.items():
         size = 4 * value.numel()

@@ -21,8 +21,9 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 
-from midsentence import TextVAE, UserError, cli_web, launch
+from midsentence import TextVAE, UserError, launch
 from midsentence import space as space_module
+from midsentence.cli import web
 from midsentence.measuring.survey import survey
 from midsentence.space import Space
 from midsentence.text.batches import collate
@@ -374,22 +375,22 @@ def test_who_watches_a_training_of_several_is_none_of_them(tmp_path, monkeypatch
         monkeypatch.setenv(name, "2")
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *words, env, **how: started.append(env))
-    cli_web.Watched(tmp_path, lambda *words: None)("start", None)
+    web.Watched(tmp_path, lambda *words: None)("start", None)
     assert started[0] == {name: value for name, value in os.environ.items()
-                          if name not in several} | {cli_web.CHILD: str(os.getpid())}  # fmt: skip
+                          if name not in several} | {web.CHILD: str(os.getpid())}  # fmt: skip
 
 
 def test_explore_says_what_is_wrong_before_it_does_what_takes_long(run, monkeypatch):
     monkeypatch.setattr(space_module, "open_if_it_can", lambda *words: pytest.fail("too late"))
     with pytest.raises(UserError, match=r"none\.txt"):
-        cli_web.explore(run, corpus="none.txt", port=0)
+        web.explore(run, corpus="none.txt", port=0)
     monkeypatch.setitem(sys.modules, "umap", None)
     monkeypatch.setattr(TextVAE, "from_pretrained", lambda *words, **how: pytest.fail("too late"))
     with pytest.raises(UserError, match=r"midsentence\[map\]"):
-        cli_web.explore(run, umap=True, port=0)
+        web.explore(run, umap=True, port=0)
     for more in ({"sentences": 500}, {"own_prior": True}, {"umap": True}, {"corpus": "-"}):
         with pytest.raises(UserError, match="leave them out"):
-            cli_web.explore(run, watch=True, port=0, **more)
+            web.explore(run, watch=True, port=0, **more)
 
 
 def test_explore_says_what_is_wrong(tmp_path, run):

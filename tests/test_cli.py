@@ -17,7 +17,7 @@ import pytest
 
 from midsentence import UserError, console, pipeline
 from midsentence.cli import main
-from midsentence.cli_options import chunks
+from midsentence.cli.options import chunks
 
 PEOPLE = ("anna", "ben", "carla", "dirk", "emma", "finn")
 VERBS = ("sees", "likes", "paints", "sells")

@@ -18,7 +18,7 @@ import torch
 from faults import Disk, failing, watched
 from lasting import LASTING
 from midsentence import TextVAE, UserError, assembly, fitted, pipeline, writing
-from midsentence.cli_writing import encode
+from midsentence.cli.sentences import encode
 from midsentence.export import export
 from midsentence.learning import checkpoint, kinds
 from midsentence.text.corpus import Corpus, prepare

@@ -12,9 +12,10 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from typer.testing import CliRunner
 
-from midsentence import cli, cli_measuring, config, fitted, writing
+from midsentence import cli, config, fitted, writing
 from midsentence.assembly import save
 from midsentence.bundle import TextVAE
+from midsentence.cli import measuring
 from midsentence.errors import UserError
 from midsentence.evaluation import evaluations
 from midsentence.fitted import FittedPrior
@@ -491,7 +492,7 @@ def test_of_many_sentences_an_aggregate_has_so_many(home):
 
 
 def test_help_has_examples():
-    assert signature(cli_measuring.fit_prior).parameters["steps"].default == fitting.STEPS
+    assert signature(measuring.fit_prior).parameters["steps"].default == fitting.STEPS
     text = CliRunner().invoke(cli.app, ["fit-prior", "--help"]).stdout
     assert "--kind mog" in text
     assert "--own-prior" in text

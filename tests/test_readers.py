@@ -300,7 +300,7 @@ def test_unknown_builtins_are_listed():
     refused("builtin:icd11", "there is no builtin:icd11.*icd10, grammar")
     refused("builtin:grammar", "leave --text-field out", text_field="x")
     refused("builtin:icd10", "one label field: chapter", label_field="x")
-    assert builtin.names() == ["icd10", "grammar"]
+    assert list(builtin.CORPORA) == ["icd10", "grammar"]
 
 
 def test_the_grammar_is_a_corpus():

@@ -22,7 +22,8 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from midsentence import TextVAE, UserError, cli_web, directions
+from midsentence import TextVAE, UserError, directions
+from midsentence.cli import web
 from midsentence.fitted import FittedPrior
 from midsentence.parts.priors import Mixture
 from midsentence.parts.refinement import Refinement
@@ -443,7 +444,7 @@ def test_a_stale_direction_is_left_out_of_the_service(run, tmp_path, monkeypatch
     monkeypatch.setattr(
         service, "create", lambda *words, **how: (served.append(how["found"]), made(*words, **how))
     )
-    cli_web.serve(folder, port=0)
+    web.serve(folder, port=0)
     assert set(served[0]) == {"way"}
     assert "no direction old: " in capsys.readouterr().err
 
@@ -451,8 +452,8 @@ def test_a_stale_direction_is_left_out_of_the_service(run, tmp_path, monkeypatch
 def test_a_prior_without_a_likelihood_is_said(run, monkeypatch):
     monkeypatch.setattr(serving, "run", lambda app, *_: app.close())
     seen = []
-    monkeypatch.setattr(cli_web, "warn_unavailable", seen.append)
-    cli_web.serve(run, port=0)
+    monkeypatch.setattr(web, "warn_unavailable", seen.append)
+    web.serve(run, port=0)
     assert [type(model) for model in seen] == [TextVAE]
 
 
@@ -639,9 +640,9 @@ def test_it_ends_at_once_though_the_model_is_busy(run):
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from midsentence import TextVAE, cli_web\n"
+        "from midsentence import TextVAE\nfrom midsentence.cli import web\n"
         "TextVAE.draw = lambda *words, **how: (print('busy', flush=True), time.sleep(60))\n"
-        "cli_web.serve(Path(sys.argv[1]), port=0)"
+        "web.serve(Path(sys.argv[1]), port=0)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(run)],
@@ -679,12 +680,12 @@ def test_an_empty_key_is_refused_and_an_open_door_is_said(run, tmp_path, capsys,
     assert b"leave them out" in found.stderr
     for key in ("sch\u00f6n", "key ", " key", "ke\ny"):
         with pytest.raises(UserError, match="no header can hold this --api-key"):
-            cli_web.serve(run, port=0, api_key=key)
+            web.serve(run, port=0, api_key=key)
     monkeypatch.setattr(serving, "run", lambda app, *_: app.close())
     for folder, watch in ((run, False), (tmp_path, True)):
-        cli_web.explore(folder, host="0.0.0.0", port=0, watch=watch)
+        web.explore(folder, host="0.0.0.0", port=0, watch=watch)
         assert "anyone who reaches this port" in capsys.readouterr().err
-        cli_web.explore(folder, host="0.0.0.0", port=0, watch=watch, api_key="secret")
+        web.explore(folder, host="0.0.0.0", port=0, watch=watch, api_key="secret")
         assert "anyone" not in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ from .parts.mixture import make_head
 from .parts.posteriors import POSTERIORS
 from .parts.priors import PRIORS
 from .parts.refinement import Refinement
+from .seeds import seeded
 from .text.tokenizer import Tokenizer
 from .vae import VAE
 from .weights import build, tensors_of
@@ -38,8 +39,7 @@ def assemble(config: Config, vocab: int) -> VAE:
         raise UserError("latent = 0 and encoder.kind = 'none' go together: a language model")
     if size == 0 and config.posterior["kind"] != "gaussian":
         raise UserError("a language model (latent = 0) has no posterior: leave posterior.kind out")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
+    with seeded(config.seed, torch.device("cpu")):
         shares, refine, asked = config.labels.shares, config.refine, config.objective
         labels = Labels(shares, config.labels.size, size) if shares else None
         more = labels.size if labels else 0
@@ -102,20 +102,12 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"device {name!r} is not on this machine; use cpu") from None
 
 
-def weights(vae: VAE) -> dict[str, torch.Tensor]:
-    """Every parameter once, tied ones under their first name, and what else is to be kept.
-
-    Of a model in pieces all processes must ask, and the first is told.
-    """
-    return processes.collected(tensors_of(vae))
-
-
 def save(folder: Path, config: Config, tokenizer: Tokenizer, vae: VAE) -> None:
     """Write a model folder, in place of the model that is there.
 
     Of several processes the first writes; all must ask.
     """
-    tensors = weights(vae)
+    tensors = processes.collected(tensors_of(vae))
     if not processes.first():
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -200,7 +200,6 @@ class TextVAE:
         rows: Tensor | None,
         *,
         seed: int,
-        batch: int | None = None,
         **decoding: Any,
     ) -> Iterator[str]:
         longest = min(self.config.corpus.max_tokens, LONGEST)
@@ -208,19 +207,19 @@ class TextVAE:
         chances, parts = Chances(how, seed), z.split(TOGETHER)
         labels = [None] * len(parts) if rows is None else rows.split(TOGETHER)
         for part, some in zip(parts, labels, strict=True):
-            ids = self._written(part, some, how, chances.next(len(part)), batch)
+            ids = self._written(part, some, how, chances.next(len(part)))
             yield from map(plain, self.tokenizer.decode(ids))
 
     # The two doors through which the model is asked for anything strings are made of; who has
     # several callers at once (`web.engine`) puts them together here.
 
     def _written(
-        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int | None
+        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor
     ) -> list[list[int]]:
         mine = slice(processes.number(), None, processes.count())
         some = None if rows is None else rows[mine]
         z = z[mine].to(self.vae.device)
-        found = generate(self.vae, z, how, labels=some, chance=chance[mine], batch=batch)
+        found = generate(self.vae, z, how, labels=some, chance=chance[mine])
         return processes.dealt(found)
 
     def _means(self, sentences: InMemory) -> Float[Tensor, "N D"]:

@@ -85,12 +85,12 @@ def on_sphere(model: TextVAE) -> bool:
     return bool(model.vae.prior.sphere)
 
 
-def of_lines(model: TextVAE, lines: Sequence[str], label: Any = None, seed: int = 0) -> Cloud:
+def of_lines(model: TextVAE, lines: Sequence[str], label: Any = None) -> Cloud:
     """Sentences of one's own. Raises UserError for none, or an empty one."""
     check(model)
     if not lines:
         raise UserError("there are no sentences: give at least one")
-    found = located(model.vae, model.ids(lines, label), seed)
+    found = located(model.vae, model.ids(lines, label))
     return Cloud(
         found["mean"], found["variance"], found["draw"],
         text=lambda rows: [lines[i] for i in rows], sphere=on_sphere(model),

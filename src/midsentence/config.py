@@ -7,7 +7,7 @@ the keywords of the part's constructor are its schema, so a new part needs no cl
 import difflib
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -156,26 +156,13 @@ def resolve(tree: Mapping[str, Any]) -> Config:
         raise UserError(_first(error)) from None
     for role, table in tables().items():
         usual = {"kind": Config.model_fields[role].default["kind"]}
-        setattr(config, role, _part(role, usual | getattr(config, role), table))
+        setattr(config, role, part(role, table, usual | getattr(config, role)))
     return config
 
 
 def build(table: Mapping[str, Callable[..., Any]], settings: Mapping[str, Any], *first: Any) -> Any:
     """``table[kind](*first, **the other settings)``."""
     return table[settings["kind"]](*first, **{k: v for k, v in settings.items() if k != "kind"})
-
-
-def part(
-    role: str,
-    table: Mapping[str, Callable[..., Any]],
-    value: Mapping[str, Any],
-    overrides: list[str],
-) -> dict[str, Any]:
-    """One part's settings with ``a=b`` strings laid over, whole. Raises UserError."""
-    tree = dict(value)
-    for text in overrides:
-        _merge(tree, _override(text))
-    return _part(role, tree, table)
 
 
 @cache
@@ -200,7 +187,16 @@ def tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
     }
 
 
-def _part(role: str, value: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+def part(
+    role: str,
+    table: Mapping[str, Callable[..., Any]],
+    value: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """One part's settings with ``a=b`` strings laid over, checked and whole. Raises UserError."""
+    value = dict(value)
+    for text in overrides:
+        _merge(value, _override(text))
     kind = str(value.get("kind"))
     if kind not in table and (role, kind) in AFTERWARDS:
         raise UserError(f"{role} {kind!r} cannot be trained with a model: {AFTERWARDS[role, kind]}")

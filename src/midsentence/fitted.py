@@ -52,7 +52,7 @@ def read(run: Path, latent: int, weights: str | None = None) -> FittedPrior | No
     again = f"fit it again (midsentence fit-prior {run} --kind KIND --force), or use --own-prior"
     about = kept.about(run, FOLDER, again, weights)
     held = about.get("prior", {})
-    settings = part("prior", PARTS, held if isinstance(held, dict) else {}, [])
+    settings = part("prior", PARTS, held if isinstance(held, dict) else {})
     made = rebuilt(
         lambda: build(settings, latent),
         {"latent": latent, **settings},

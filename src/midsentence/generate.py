@@ -16,7 +16,7 @@ from .errors import UserError
 from .parts.decoders import State, select
 from .parts.head import Writer
 from .parts.log_softmax import BLOCK
-from .seeds import WORDS, reseed, seed_of
+from .seeds import WORDS, seed_of, seeded
 from .text.tokenizer import BOS, EOS
 from .vae import VAE
 
@@ -66,9 +66,7 @@ def prior_sample(
     vae: VAE, count: int, seed: int, labels: Int[Tensor, "N"] | None = None
 ) -> Float[Tensor, "N D"]:
     """`count` latents from p(z), or p(z|label); the global random state is left alone."""
-    devices = [vae.device] if vae.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        reseed(seed, vae.device)
+    with seeded(seed, vae.device), torch.no_grad():
         p = vae.prior_of(labels, count)
         return p.sample(torch.Size([] if p.batch_shape else [count]))
 

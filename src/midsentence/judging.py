@@ -83,7 +83,7 @@ def language_model(
     settings = [f"training.{k}={v}" for k, v in budget.items()]
     settings += [f"seed={seed}", "head.sampled_words=0"]  # the same judge on every device
     asked = config.compose("lm", None, settings)
-    if trainer.train(asked, Corpus(folder, tokenizer, *stores), folder).ended == "interrupted":
+    if trainer.train(asked, Corpus(tokenizer, *stores), folder).ended == "interrupted":
         raise KeyboardInterrupt  # training took it for its own
     return TextVAE.from_pretrained(folder)
 

@@ -39,18 +39,21 @@ def write(
 
 
 def read(
-    run: Path, folder: str, again: str = "make it again", weights: str | None = None
+    run: Path, folder: str, weights: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, what is said of them). Raises UserError where damaged, or of another model.
 
-    again: what to do then. weights: as for `write`.
+    weights: as for `write`.
     """
-    said = about(run, folder, again, weights)
+    said = about(run, folder, weights=weights)
     return load_tensors(run / folder / TENSORS), said
 
 
-def about(run: Path, folder: str, again: str, weights: str | None = None) -> dict[str, Any]:
-    """What is said of the tensors, all checked. Raises UserError."""
+def about(
+    run: Path, folder: str, again: str = "make it again", weights: str | None = None
+) -> dict[str, Any]:
+    """What is said of the tensors, all checked; `again` is what to do where it is of another model.
+    Raises UserError."""
     target = run / folder
     verify(target, FILES)
     said = parse_toml(read_text(target / ABOUT), f"{target}/{ABOUT}")

@@ -168,17 +168,9 @@ def _begin(
     data = prepare(
         corpus,
         out / "corpus",
-        valid=valid,
-        test=test,
-        text_field=asked.text_field,
-        label_field=asked.label_field,
-        valid_fraction=asked.valid_fraction,
-        test_fraction=asked.test_fraction,
+        **asked.model_dump(exclude={"source"}),
         seed=config.seed,
         tokenizer_settings=config.tokenizer.model_dump(),
-        max_tokens=asked.max_tokens,
-        max_chars=asked.max_chars,
-        on_bad=asked.on_bad,
         told=lambda text: listener("note", {"text": text}),
     )
     if processes.together() and config.training.parts is None:

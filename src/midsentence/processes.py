@@ -192,8 +192,7 @@ def lead(first_does: Callable[[], T], others_do: Callable[[], T]) -> T:
     if not together():
         return first_does()
     if not first():
-        (failed,) = _told(None)
-        if failed:
+        if _told(None):
             raise SystemExit(1)
         return others_do()
     try:
@@ -207,21 +206,15 @@ def lead(first_does: Callable[[], T], others_do: Callable[[], T]) -> T:
 
 def from_first(find: Callable[[], T]) -> T:
     """What only the first can find, such as its standard input, told to all."""
-    found: list[Any] = [None]
-
-    def search() -> None:
-        found[0] = find()
-
-    lead(search, lambda: None)
-    if together():
-        dist.broadcast_object_list(found, src=0, group=_words)
-    return found[0]
+    found: Any = lead(find, lambda: None)
+    return _told(found) if together() else found
 
 
-def _told(word: str | None) -> list[str | None]:
-    held = [word]
+def _told(word: T) -> T:
+    """The first one's word, to all."""
+    held: list[Any] = [word]
     dist.broadcast_object_list(held, src=0, group=_words)
-    return held
+    return held[0]
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from .evaluation import evaluations
 from .learning.records import read as read_records
 from .measuring.diagnosis import diagnose
 from .measuring.doctor import examine
-from .measuring.survey import survey
 from .report import Report
 from .text.corpus import Corpus
 from .text.readers import PARTS
@@ -52,20 +51,17 @@ def write_report(run: Path) -> Path:
     names = dict(enumerate(data.valid.label_names))
     given = [-1] * len(rows) if held_out.labels is None else held_out.labels[middling[:7]].tolist()
     labels = [names.get(row) for row in given]
-    kl: list[float] = []
     reconstructions: list[tuple[str, str]] = []
     interpolation: list[str] = []
     if model.latent:
-        found = survey(model.vae, held_out, seed, summaries=False)
-        parts = found.kl.mean(0).tolist()
-        kl = parts if len(parts) == model.latent else []  # it has parts only between two Gaussians
         reconstructions = list(
             zip(shown[:6], model.reconstruct(shown[:6], label=labels[:6]), strict=True)
         )
         interpolation = model.interpolate(shown[0], shown[-1], 8)
-    diagnosis = None
+    diagnosis, kl = None, []
     if min(len(held_out), len(data.train)) > 1:
         examined = examine(model.vae, held_out, pick(data.train, 1000, seed), seed=seed)
+        kl = examined.kl_per_dimension
         diagnosis = diagnose(examined, model.config.model_dump())
     facts = describe(model.config, data)
     last = records[-1] if records else {"seconds": 0.0, "step": 0}
@@ -83,7 +79,7 @@ def write_report(run: Path) -> Path:
         train=train,
         valid=valid,
         table=evaluations(run),
-        kl_per_dimension=kl if len(kl) == model.latent else [],
+        kl_per_dimension=kl,
         samples=model.sample(10, seed=seed),
         reconstructions=reconstructions,
         interpolation=interpolation,

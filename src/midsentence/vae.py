@@ -213,10 +213,16 @@ class VAE(nn.Module):
         return Pass(h, q, p, z, log_qz, density(p, z), log_px, bow, apart)
 
     def bound(
-        self, batch: Batch, h: Float[Tensor, "B H"], prior: nn.Module | None = None
+        self,
+        batch: Batch,
+        h: Float[Tensor, "B H"],
+        *,
+        posterior: nn.Module | None = None,
+        prior: nn.Module | None = None,
     ) -> Float[Tensor, "B"]:
-        """The ELBO at a summary, by one z; under `prior` in place of the model's own."""
-        q, p = self.posterior(h), self.prior_of(batch.labels, len(batch), prior)
+        """The ELBO at a summary, by one z; `posterior`, `prior`: in place of the model's own."""
+        q = (posterior or self.posterior)(h)
+        p = self.prior_of(batch.labels, len(batch), prior)
         z, log_qz = draw(q, 1)
         run = Pass(h, q, p, z, log_qz, density(p, z), self.log_px(batch, z))
         return run.log_px[0] - run.kl.sum(1)

@@ -10,8 +10,7 @@ validation bound gains.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch.distributions import Independent, Normal
 from ..errors import UserError
 from ..measuring.survey import Sentences, groups, measuring
 from ..parts.priors import Aggregate
-from ..seeds import reseed
+from ..seeds import seeded
 from ..text.batches import Batch
 from ..vae import VAE, density, draw
 from .kinds import KINDS, Kind, build
@@ -40,14 +39,6 @@ HELD = 10_000
 
 PART = 2048
 """Latents whose densities are computed together."""
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers from `seed`; those of everybody else are left alone."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        reseed(seed, device)
-        yield
 
 
 def latents(vae: VAE, batch: Batch, samples: int) -> Float[Tensor, "K B D"]:

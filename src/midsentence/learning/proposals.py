@@ -22,9 +22,8 @@ from ..parts.diffusion import Denoised
 from ..parts.layers import frozen
 from ..parts.posteriors import Gaussian, leaning
 from ..text.batches import Batch, Budget, shuffled
-from ..vae import VAE, Pass, density, draw
+from ..vae import VAE
 from .fitting import CLIP
-from .objectives import Elbo
 from .optimizers import AdamW, set_rates
 
 STEPS, RATE = 1000, 1e-3
@@ -82,7 +81,7 @@ def fit_proposal(
     how many more steps are done. Raises UserError.
     """
     learned = [p for p in vae.parameters() if p.requires_grad]
-    objective, batches = Elbo(free_bits=0), _batches(sentences, seed)
+    batches = _batches(sentences, seed)
     # cuDNN has no backward pass through a recurrent net in evaluation mode.
     cudnn = torch.backends.cudnn.flags(enabled=False)
     with measuring(vae, seed), cudnn, frozen(learned), torch.enable_grad():
@@ -90,12 +89,8 @@ def fit_proposal(
         optimizer = AdamW(proposal.named_parameters(), lr=rate, weight_decay=0.0)
         for step in range(steps):
             batch = next(batches).to(vae.device)
-            h = vae.read(batch)
-            q, p = proposal(h), vae.prior_of(batch.labels, len(batch))
-            z, log_qz = draw(q, 1)
-            found = Pass(h, q, p, z, log_qz, density(p, z), vae.log_px(batch, z))
             proposal.zero_grad(set_to_none=True)
-            objective(found).mean().neg().backward()
+            vae.bound(batch, vae.read(batch), posterior=proposal).mean().neg().backward()
             set_rates(optimizer.each, optimizer.rates((step + 1) / steps))
             # Not `clipped_step`, whose fused kernels know no float64.
             if nn.utils.clip_grad_norm_(proposal.parameters(), CLIP).isfinite():

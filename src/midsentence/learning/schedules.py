@@ -110,13 +110,10 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 def warm_cosine(progress: float, *, warmup: float, floor: float) -> float:
     """Factor on the learning rate: up in a line over `warmup`, then half a cosine to `floor`."""
-    if progress < warmup:
-        return progress / warmup
-    done = (progress - warmup) / (1 - warmup)
-    return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return progress / warmup if progress < warmup else hold_cosine(progress, warmup, floor)
 
 
-def hold_cosine(progress: float, *, hold: float, floor: float) -> float:
+def hold_cosine(progress: float, hold: float, floor: float) -> float:
     """Factor on the learning rate: 1 over the part `hold`, then half a cosine to `floor`."""
     done = max(0.0, progress - hold) / (1 - hold) if hold < 1 else 0.0
     return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2

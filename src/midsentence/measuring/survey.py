@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import processes
-from ..seeds import reseed
+from ..seeds import reseed, seeded
 from ..text.batches import Batch, Budget, by_length, collate
 from ..vae import VAE
 
@@ -53,9 +53,7 @@ class InMemory:
 def measuring(vae: VAE, seed: int) -> Iterator[None]:
     """Evaluation mode, no gradients, random numbers from `seed`; everything put back after."""
     training = vae.training
-    devices = [vae.device] if vae.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        reseed(seed, vae.device)
+    with seeded(seed, vae.device), torch.no_grad():
         vae.eval()
         try:
             yield

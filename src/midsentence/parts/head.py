@@ -70,7 +70,7 @@ class Head(nn.Module):
                 "head.sampled_words has its own gradient: set head.gradient_words or it to 0"
             )
         vocab, width = embedding.weight.shape
-        self.tied, self.precision, self.label_smoothing = tied, precision, label_smoothing
+        self.precision, self.label_smoothing = precision, label_smoothing
         self.gradient_words, self.sampled_words = gradient_words, sampled_words
         self.map = nn.Linear(hidden, width) if tied and width != hidden else None
         if tied:

@@ -47,7 +47,9 @@ class Refinement:
         with torch.enable_grad(), cudnn, frozen(fixed):
             for _ in range(self.steps):
                 point = at.requires_grad_()
-                (slope,) = torch.autograd.grad(vae.bound(batch, point, self.prior).sum(), point)
+                (slope,) = torch.autograd.grad(
+                    vae.bound(batch, point, prior=self.prior).sum(), point
+                )
                 slope = slope / (slope.norm(dim=1, keepdim=True) / LONGEST).clamp_min(1)
                 at = (point + self.rate * slope).detach()
         for buffer, before in seen:  # batch norm shall know where the steps end alone

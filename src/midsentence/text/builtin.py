@@ -23,14 +23,10 @@ class Builtin:
     lines: Callable[[str | None], Iterator[Line]]
 
 
-def names() -> list[str]:
-    return list(CORPORA)
-
-
 def lines(name: str, label_field: str | None = None) -> Iterator[Line]:
     """The lines of ``builtin:name``. Raises UserError for an unknown name."""
     if name not in CORPORA:
-        raise UserError(f"there is no builtin:{name}; there are: {', '.join(names())}")
+        raise UserError(f"there is no builtin:{name}; there are: {', '.join(CORPORA)}")
     return CORPORA[name].lines(label_field)
 
 

@@ -25,7 +25,6 @@ SPOOL: Any = {"encoding": "utf-8", "newline": "\n"}
 class Corpus:
     """train, valid and test (which may be empty), tokenised by one tokenizer."""
 
-    folder: Path
     tokenizer: Tokenizer
     train: TokenStore
     valid: TokenStore
@@ -41,7 +40,7 @@ class Corpus:
         stores = [TokenStore.open(folder / part) for part in PARTS]
         if any(store.highest() >= tokenizer.vocab_size for store in stores):
             raise UserError(f"{folder}: its sentences are of another tokenizer: train afresh")
-        return cls(folder, tokenizer, *stores)
+        return cls(tokenizer, *stores)
 
 
 def vacant(folder: Path) -> None:
@@ -158,7 +157,7 @@ def prepare(
     finally:
         for path in spools.values():
             path.unlink(missing_ok=True)
-    return Corpus(folder, tokenizer, *stores)
+    return Corpus(tokenizer, *stores)
 
 
 def _dump(line: Line) -> str:

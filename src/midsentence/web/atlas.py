@@ -111,12 +111,12 @@ class Atlas:
         weight = torch.tensor(1 / (away[near] + 1e-12)).to(self.mean)
         return self.space.on((weight / weight.sum()) @ self.mean[torch.from_numpy(near)])
 
-    def add_umap(self, seed: int = 0) -> None:
+    def add_umap(self) -> None:
         """McInnes, Healy & Melville 2018. Raises UserError without the extra ``map``."""
         umap = umap_package()
         with warnings.catch_warnings():  # that a seed means one thread is what we want
             warnings.simplefilter("ignore", UserWarning)
-            found = umap.UMAP(random_state=seed).fit_transform(self.mean.float().cpu().numpy())
+            found = umap.UMAP(random_state=0).fit_transform(self.mean.float().cpu().numpy())
         self.views["umap"] = View(np.asarray(found, dtype=np.float64))
 
     @cached_property

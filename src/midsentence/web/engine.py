@@ -16,6 +16,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -218,17 +219,15 @@ class SharedVAE(TextVAE):
         ]
 
     def _written(
-        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor, batch: int | None
+        self, z: Tensor, rows: Tensor | None, how: Decoding, chance: Tensor
     ) -> list[list[int]]:
         own = super()._written
 
         def work(pages: list[Page]) -> list[list[list[int]]]:
             labels = None if pages[0].rows is None else torch.cat([p.rows for p in pages])  # type: ignore[misc]
-            together = own(
-                torch.cat([p.z for p in pages]), labels, how,
-                torch.cat([p.chance for p in pages]), batch,
-            )  # fmt: skip
-            return _apart(together, [len(p.z) for p in pages])
+            z, chance = (torch.cat([getattr(p, name) for p in pages]) for name in ("z", "chance"))
+            together = iter(own(z, labels, how, chance))
+            return [list(islice(together, len(p.z))) for p in pages]
 
         kind = ("write", how, rows is None)
         page = Page(z.cpu(), rows, chance)
@@ -248,14 +247,6 @@ class SharedVAE(TextVAE):
         if self.vae.refinement is not None:  # its steps are taken for a batch as a whole
             kind = None
         return self.engine.join(kind, sentences, len(sentences), work)
-
-
-def _apart(together: list[Any], sizes: list[int]) -> list[list[Any]]:
-    found, start = [], 0
-    for size in sizes:
-        found.append(together[start : start + size])
-        start += size
-    return found
 
 
 class SharedSpace(Space):

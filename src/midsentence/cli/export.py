@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import Run, say
+from .options import Run, say
 
 
 def export(
@@ -28,6 +28,6 @@ def export(
     The corpus stays behind, but samples and the vocabulary can hold training text: read README.md
     before you publish.
     """
-    from .export import export as write
+    from ..export import export as write
 
     say(str(write(run, out, onnx=onnx)))

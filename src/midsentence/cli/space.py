@@ -1,4 +1,4 @@
-"""The commands that move about in a run's latent space. `cli` lists them."""
+"""The commands that move about in a run's latent space. `app` lists them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import (
+from .options import (
     Input,
     Jsonl,
     Label,
@@ -26,13 +26,13 @@ from .cli_options import (
 )
 
 if TYPE_CHECKING:
-    from .space import Space, Written
+    from ..space import Space, Written
 
 Sentence = Annotated[str, typer.Argument(help="A sentence.", show_default=False)]
 
 
 def open_space(run: Path, label: str | None = None) -> "Space":
-    from .space import Space
+    from ..space import Space
 
     return Space.open(run, label=label)
 
@@ -181,7 +181,7 @@ def outliers(
 
       midsentence outliers runs/poems lines.txt --by distance --jsonl
     """
-    from .space import Space
+    from ..space import Space
 
     model = open_model(run, own_prior)
     warn_unavailable(model)

@@ -1,11 +1,12 @@
-"""The commands that read and write sentences with a trained model. `cli` lists them."""
+"""The commands that read and write sentences with a trained model. `app` lists them."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .cli_options import (
+from ..errors import UserError
+from .options import (
     Devices,
     Input,
     Jsonl,
@@ -24,7 +25,6 @@ from .cli_options import (
     warn_unavailable,
     writing,
 )
-from .errors import UserError
 
 
 @writing
@@ -86,7 +86,7 @@ def interpolate(
     """
     model, points = open_model(run), None
     if path == "density" or (run / "corpus").is_dir():
-        from .space import Space
+        from ..space import Space
 
         space = Space.open(run, model=model, label=label)
         points = space.interpolate(a, b, steps, path=path, seed=seed, **how)
@@ -112,7 +112,7 @@ def encode(
     """Posterior means, as JSON lines {"text", "z"} or one .npy array."""
     import numpy as np
 
-    from .writing import clean, write_whole
+    from ..writing import clean, write_whole
 
     model = open_model(run)
     if npy and npy.exists():
@@ -149,7 +149,7 @@ def decode(
     how: dict[str, Any],
 ) -> None:
     """Sentences for latents, JSON lines or .npy as `encode` writes them (greedily by default)."""
-    from .latent import read_latents
+    from ..latent import read_latents
 
     model = open_model(run)
     for line in model.decode(read_latents(source), label=label, seed=seed, **how):

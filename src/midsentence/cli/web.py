@@ -1,4 +1,4 @@
-"""The commands that serve a run over HTTP. `cli` lists them."""
+"""The commands that serve a run over HTTP. `app` lists them."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import launch
-from .cli_options import OwnPrior, Run, all_lines, warn_unavailable
-from .errors import UserError
+from .. import launch
+from ..errors import UserError
+from .options import OwnPrior, Run, all_lines, warn_unavailable
 
 Host = Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")]
@@ -77,7 +77,7 @@ def explore(
         if not run.is_dir():
             raise UserError(f"{run}: no such folder; `midsentence train --watch` makes one")
         server = _installed()
-        from .web.watching import Latest
+        from ..web.watching import Latest
 
         parent = int(os.environ[CHILD]) if CHILD in os.environ else None
         if parent is not None:
@@ -106,12 +106,12 @@ def _start(
     umap: bool = False,
 ) -> None:
     server = _installed()
-    from . import directions
-    from .bundle import TextVAE
-    from .space import open_if_it_can
-    from .web import service
-    from .web.atlas import Atlas, umap_package
-    from .web.card import Card
+    from .. import directions
+    from ..bundle import TextVAE
+    from ..space import open_if_it_can
+    from ..web import service
+    from ..web.atlas import Atlas, umap_package
+    from ..web.card import Card
 
     reached = server.hosts(host, names)
     _guard(server, host, key)
@@ -133,7 +133,7 @@ def _start(
                 print(f"no direction {name}: {error}", file=sys.stderr)
         more: Any = None
         if explorer:
-            from .web import explorer as page
+            from ..web import explorer as page
 
             atlas = None if space is None else Atlas.of(space, more_lines)
             if atlas is not None and umap:
@@ -163,7 +163,7 @@ def _guard(server: Any, host: str, key: str | None) -> None:
 def _installed() -> Any:
     """`web.server`. Raises UserError without the extra."""
     try:
-        from .web import server, service
+        from ..web import server, service
     except ImportError as error:
         text = f"{error.name} is not installed: pip install 'midsentence[web]'"
         raise UserError(text) from None

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from .errors import UserError
-from .launch import launch, started
-from .plain_json import dumps
-from .seeds import LARGEST, seed_of_part
+from ..errors import UserError
+from ..launch import launch, started
+from ..plain_json import dumps
+from ..seeds import LARGEST, seed_of_part
 
 if TYPE_CHECKING:
-    from .bundle import TextVAE
-    from .space import Outlier, Space, Written
+    from ..bundle import TextVAE
+    from ..space import Outlier, Space, Written
 
 Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Input = Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")]
@@ -91,7 +91,7 @@ def spread(devices: int | None) -> None:
 
 def open_model(run: Path, own_prior: bool = True) -> "TextVAE":
     """A run's model; what has no use for a fitted prior doesn't look for one."""
-    from .bundle import TextVAE
+    from ..bundle import TextVAE
 
     return TextVAE.from_pretrained(run, prior="own" if own_prior else "fitted")
 
@@ -118,7 +118,7 @@ def warn_far(space: "Space", found: "Sequence[Written | Outlier] | float") -> No
 def chunks(model: "TextVAE", source: str, size: int = 256) -> Iterator[list[str]]:
     """Lines of a file or stdin, as long as the model's own may be, a few at a time, so that a pipe
     sees answers early."""
-    from .text.readers import read
+    from ..text.readers import read
 
     lines = (line.text for line in read(source, max_chars=model.config.corpus.max_chars))
     while part := list(islice(lines, size)):
@@ -162,7 +162,7 @@ def fail(message: str, code: int) -> int:
 def fail_once(message: str, code: int) -> int:
     """The same of several processes, which may all have the same to say, or hear of one another's
     end: one of each machine says it, whether or not it is silent otherwise (`processes.hush`)."""
-    from . import processes
+    from .. import processes
 
     if processes.speaks():
         print(f"midsentence: {message}", file=sys.__stderr__, flush=True)

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import (
+from ..errors import UserError
+from ..plain_json import dumps
+from ..seeds import LARGEST
+from ..text.tolerance import unread
+from .options import (
     Devices,
     Json,
     OwnPrior,
@@ -19,13 +23,9 @@ from .cli_options import (
     spread,
     warn_unavailable,
 )
-from .errors import UserError
-from .plain_json import dumps
-from .seeds import LARGEST
-from .text.tolerance import unread
 
 if TYPE_CHECKING:
-    from .bundle import TextVAE
+    from ..bundle import TextVAE
 
 
 def evaluate(
@@ -73,16 +73,16 @@ def evaluate(
     if judge is not None and not quality:
         raise UserError("--judge is for --quality: give both")
     spread(devices)
-    from . import console, evaluation, processes
-    from .learning.proposals import STEPS, Proposal
-    from .text.corpus import Corpus
+    from .. import console, evaluation, processes
+    from ..learning.proposals import STEPS, Proposal
+    from ..text.corpus import Corpus
 
     if judge is not None and processes.together():
         raise UserError("--judge trains language models in one process: leave --devices out")
     model = open_model(run, own_prior)
     known = None
     if judge is not None:
-        from .judging import open_judge  # brings all of training with it
+        from ..judging import open_judge  # brings all of training with it
 
         known = open_judge(judge)
     warn_unavailable(model)
@@ -131,7 +131,7 @@ def evaluate(
         console.table({name: found})
     second: dict[str, Any] = {}
     if quality:
-        from .appraisal import appraise
+        from ..appraisal import appraise
 
         second = {"quality": appraise(model, corpus(), judge=known, seed=seed)}
     if as_json:
@@ -142,7 +142,7 @@ def evaluate(
 
 def keep(run: Path, name: str, found: dict[str, float], model: "TextVAE") -> None:
     """With the run, where that can be: what was measured for minutes is shown in any case."""
-    from . import evaluation
+    from .. import evaluation
 
     try:
         if not evaluation.keep_evaluation(run, name, found, model.weights):
@@ -179,7 +179,7 @@ def fit_prior(
 
       midsentence sample runs/poems --own-prior               the prior it was trained with
     """
-    from . import console, prior_fitting
+    from .. import console, prior_fitting
 
     with console.counting("fitting", steps) as progress:
         found = prior_fitting.fit_prior(
@@ -195,7 +195,7 @@ def compare(
 ) -> None:
     """Runs side by side: the test tables of `evaluate`, or the quick ones made after training where
     not all have been evaluated, and the same under fitted priors."""
-    from . import console, evaluation
+    from .. import console, evaluation
 
     columns, notes = evaluation.side_by_side(runs)
     for note in notes:
@@ -231,7 +231,7 @@ def doctor(
     diverged, or no latent (a language model). Figures are nats per sentence, on validation
     sentences.
     """
-    from . import checkup, console
+    from .. import checkup, console
 
     found, diagnosis, commands = checkup.doctor(
         run, sentences=sentences, seed=seed, own_prior=own_prior
@@ -244,7 +244,7 @@ def doctor(
 
 def report(run: Run) -> None:
     """Draw report.html of a run afresh."""
-    from .reporting import write_report
+    from ..reporting import write_report
 
     say(str(write_report(run)))
 

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import Json, Jsonl, Label, Run, Seed, all_lines, say, writing
-from .cli_space import Sentence, open_space, tell
-from .errors import UserError
-from .plain_json import dumps
+from ..errors import UserError
+from ..plain_json import dumps
+from .options import Json, Jsonl, Label, Run, Seed, all_lines, say, writing
+from .space import Sentence, open_space, tell
 
 if TYPE_CHECKING:
-    from .space import Space
+    from ..space import Space
 
 Name = Annotated[str | None, typer.Option(help="A direction of this run.")]
 Names = Annotated[list[str], typer.Option(help="An attribute wanted; may be repeated.")]
@@ -37,7 +37,7 @@ def direction(
 
       midsentence direction runs/reviews mood --from-label negative --to-label positive
     """
-    from . import directions
+    from .. import directions
 
     directions.vacant(run, name, force)
     space = open_space(run, label)
@@ -102,7 +102,7 @@ def edit(
 
       midsentence edit runs/poems "the moon is up" --toward question --away sad --method ode
     """
-    from . import directions
+    from .. import directions
 
     if (direction is None) == (not toward and not away):
         raise UserError("say where to: --direction NAME, or --toward NAME and --away NAME")

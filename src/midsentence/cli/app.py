@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_directions, cli_export, cli_measuring, cli_space, cli_web
-from .cli_options import Devices, Json, OnBad, Sources, fail, fail_once, hang_up, say, spread
-from .cli_writing import decode, encode, interpolate, reconstruct, sample, score
-from .errors import UserError
-from .launch import started
-from .seeds import LARGEST
+from ..errors import UserError
+from ..launch import started
+from ..seeds import LARGEST
+from . import directions, export, measuring, space, web
+from .options import Devices, Json, OnBad, Sources, fail, fail_once, hang_up, say, spread
+from .sentences import decode, encode, interpolate, reconstruct, sample, score
 
 # typer carries a copy of click and exports only these of its errors; the first is a usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -98,10 +98,10 @@ def train(
     }  # fmt: skip
     said = {name: json.dumps(v, ensure_ascii=False) for name, v in named.items() if v is not None}
     settings = [*set_, *(f"{name}={value}" for name, value in said.items())]
-    from . import console, pipeline, processes
+    from .. import console, pipeline, processes
 
     show = console.Training()
-    watched = cli_web.Watched(out, show) if watch and processes.first() else None
+    watched = web.Watched(out, show) if watch and processes.first() else None
     try:
         model = pipeline.train(
             corpus, out, recipe=recipe, file=config, settings=settings, valid=valid, test=test,
@@ -122,14 +122,14 @@ def train(
 
 
 WRITING = (sample, reconstruct, interpolate, encode, decode, score)
-for command in (*WRITING, *cli_space.COMMANDS, *cli_directions.COMMANDS, *cli_measuring.COMMANDS):
+for command in (*WRITING, *space.COMMANDS, *directions.COMMANDS, *measuring.COMMANDS):
     app.command()(command)
 
 
 @app.command()
 def recipes(as_json: Json = False) -> None:
     """The shipped recipes, with the papers they come from."""
-    from . import config
+    from .. import config
 
     held = {name: config.read_recipe(name) for name in config.recipes()}
     if as_json:
@@ -155,7 +155,7 @@ def settings(
 
       midsentence settings training.patience
     """
-    from . import catalogue
+    from .. import catalogue
 
     groups = catalogue.about(name)
     if as_json:
@@ -167,7 +167,7 @@ def settings(
 @app.command()
 def corpora(as_json: Json = False) -> None:
     """The corpora that are built in, for `train builtin:NAME`."""
-    from .text.builtin import CORPORA
+    from ..text.builtin import CORPORA
 
     held = {name: corpus.description for name, corpus in CORPORA.items()}
     if as_json:
@@ -177,7 +177,7 @@ def corpora(as_json: Json = False) -> None:
         say(f"builtin:{name:12} {description}")
 
 
-for command in (cli_web.serve, cli_web.explore, cli_export.export):
+for command in (web.serve, web.explore, export.export):
     app.command()(command)
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     try:
         with ExitStack() as stack:
             if started() > 1:
-                from . import processes
+                from .. import processes
 
                 processes.join()
                 processes.hush()

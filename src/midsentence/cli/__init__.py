@@ -1,0 +1,5 @@
+"""`midsentence ...`: options in, one call of the library, its answer shown."""
+
+from .app import app, main
+
+__all__ = ["app", "main"]
