@@ -167,6 +167,7 @@ def free_port():
         return free.getsockname()[1]
 
 
+@LASTING
 def test_two_nodes_train_as_one_process_does(corpus, alone, tmp_path):
     port = free_port()
     said = ended([node(rank, port, corpus, tmp_path, *settings("plain")) for rank in range(2)])

@@ -577,8 +577,12 @@ def test_vamp_refuses_batch_normalised_means(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     "setting",
-    ["objective.kind=iwae", "objective.kind=mmd", "objective.kind=rate", "objective.fraternal=0.1",
-     "posterior.delta=2.0", "refine.steps=2", "training.aggressive=10", "training.pretrain=0.4"],
+    ["objective.kind=rate", "training.aggressive=10", "training.pretrain=0.4", *(
+        pytest.param(stateless, marks=LASTING) for stateless in (
+            "objective.kind=iwae", "objective.kind=mmd", "objective.fraternal=0.1",
+            "posterior.delta=2.0", "refine.steps=2",
+        )
+    )],
 )  # fmt: skip
 def test_every_remedy_trains_and_goes_on_after_a_stop_as_if_there_had_been_none(
     corpus, tmp_path, setting
