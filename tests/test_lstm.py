@@ -158,7 +158,14 @@ def test_looking_for_it_takes_no_random_numbers(afresh, monkeypatch):
 
 def test_nobody_waits_for_the_compiler_who_does_not_compile():
     look = (
-        "import sys, midsentence.cli, midsentence.evaluation, midsentence.pipeline\n"
+        "import sys, torch, midsentence.cli, midsentence.evaluation, midsentence.pipeline\n"
+        "from midsentence.learning.optimizers import OPTIMIZERS, clipped_step\n"
+        "for make in OPTIMIZERS.values():\n"
+        "    p, q = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))\n"
+        "    each = make([('encoder.w', p), ('head.w', q)]).each\n"
+        "    (p * q).sum().backward()\n"
+        "    clipped_step(each, 1.0)\n"
+        "    [o.load_state_dict(o.state_dict()) for o in each]\n"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", look], check=True)

@@ -824,6 +824,22 @@ def test_what_is_still_counts_in_the_norm_and_does_not_move():
     assert still.tolist() == [0]
 
 
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_our_optimisers_are_torch_s(kind):
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(5, 4)) for _ in range(2))
+    made = OPTIMIZERS[kind]([("w", ours)], lr=0.1)
+    own = {"weight_decay": 0.01, "betas": (0.9, 0.99)} if kind == "adamw" else {}
+    other = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind]([theirs], lr=0.1, **own)
+    for _ in range(5):
+        gradient = torch.randn(5, 4)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        clipped_step(made.each, 2.0)
+        torch.nn.utils.clip_grad_norm_([theirs], 2.0)
+        other.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_without_biases_head_and_posterior_are_linear(corpus, tmp_path):
     model = run(
         corpus, tmp_path / "run", "head.bias=false", "posterior.bias=false", "training.max_steps=5",

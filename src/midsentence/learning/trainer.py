@@ -1,6 +1,7 @@
 """Training: setup -> fit -> validate -> save. The only file that knows devices and signals."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -81,6 +82,9 @@ class Trainer:
         settings = config.training
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
+        # bound, a few hundred megabytes. It reads this once, at its first product.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
         self.valid = pick(corpus.valid, settings.valid_sentences, config.seed)
         self.device = assembly.pick_device(settings.device)
