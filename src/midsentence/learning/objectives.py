@@ -36,7 +36,9 @@ class Objective(nn.Module):
 
     def forward(self, run: Pass, beta: float = 1.0) -> Float[Tensor, "B"]:
         value = self.bound(run, beta)
-        if self.bow and run.log_bow is not None:
+        if self.bow and run.z.shape[-1]:  # a language model has no z that tells the words
+            if run.log_bow is None:
+                raise UserError("objective.bow needs a model built with a bag-of-words head")
             value = value + self.bow * run.log_bow.mean(0)
         if self.fraternal and run.apart is not None:
             value = value - self.fraternal * run.apart.mean(0)
