@@ -64,8 +64,8 @@ def assemble(config: Config, vocab: int) -> VAE:
         head = make_head(
             decoder.width, embedding, precision=config.precision, **config.head.model_dump()
         )
-        bow = BagOfWords(size, vocab) if asked["bow"] and size else None
-        refinement = Refinement(refine.steps, refine.rate) if refine.steps and size else None
+        bow = BagOfWords(size, vocab) if asked["bow"] else None
+        refinement = Refinement(refine.steps, refine.rate) if refine.steps else None
         twice = asked["fraternal"] > 0
         if twice and head.softmaxes > 1:
             raise UserError("objective.fraternal goes with one softmax: set head.softmaxes to 1")

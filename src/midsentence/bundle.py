@@ -180,7 +180,7 @@ class TextVAE:
         """Posterior means, one a line; of lines with these labels in a model that knows them. On
         the sphere, where a mean is not, their directions."""
         found = self._means(self.ids(lines, label)).cpu()
-        return latent.unit(found) if self.vae.prior.sphere else found
+        return latent.unit(found) if self.vae.sphere else found
 
     def decode(
         self, z: Float[Tensor, "N D"], *, label: Label = None, seed: int = 0, **decoding: Any
@@ -245,7 +245,7 @@ class TextVAE:
     ) -> list[str]:
         """Sentences on the way from a to b, both ends decoded too (``linear`` or ``spherical``)."""
         ends = self.encode([a, b], label=label)
-        points = latent.path(path, ends[0], ends[1], steps, sphere=bool(self.vae.prior.sphere))
+        points = latent.path(path, ends[0], ends[1], steps, sphere=self.vae.sphere)
         return self.decode(points, label=label, seed=seed, **decoding)
 
     def score(

@@ -15,12 +15,7 @@ import numpy as np
 POINTS = 300
 """At most so many points a drawn line: about one a pixel."""
 
-LEFT, TOP, RIGHT, BOTTOM = (
-    40,
-    8,
-    352,
-    172,
-)  # the frame; a picture is 360 x 200
+LEFT, TOP, RIGHT, BOTTOM = 40, 8, 352, 172  # the frame in a picture of 360 x 200
 SETTLING = 0.05  # the first part of a run, which may fall outside a frame fitted to the rest
 NOISY = 40  # records from which on a line is drawn faint, with its average over it
 

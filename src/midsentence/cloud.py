@@ -57,7 +57,7 @@ def located(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, Float[Te
     with measuring(vae, seed):
         for rows, batch in groups(vae, sentences):
             q = vae.infer(batch)
-            mean = unit(q.mean) if vae.prior.sphere else q.mean
+            mean = unit(q.mean) if vae.sphere else q.mean
             order.append(rows)
             parts.append((mean, spread(q), draw(q, 1)[0][0]))
     back = torch.from_numpy(np.argsort(np.concatenate(order))).to(vae.device)
@@ -82,7 +82,7 @@ def check(model: TextVAE) -> None:
 
 
 def on_sphere(model: TextVAE) -> bool:
-    return bool(model.vae.prior.sphere)
+    return model.vae.sphere
 
 
 def of_lines(model: TextVAE, lines: Sequence[str], label: Any = None) -> Cloud:

@@ -157,6 +157,9 @@ def resolve(tree: Mapping[str, Any]) -> Config:
     for role, table in tables().items():
         usual = {"kind": Config.model_fields[role].default["kind"]}
         setattr(config, role, part(role, table, usual | getattr(config, role)))
+    if config.latent == 0:  # what a language model cannot have; a recipe may speak of it
+        config.training.aggressive, config.training.pretrain = 0, 0.0
+        config.refine.steps, config.objective["bow"] = 0, 0.0
     return config
 
 

@@ -46,7 +46,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         h = self.vae.encoder(Batch(nn.functional.pad(tokens, (1, 0), value=BOS)))
         q = self.vae.posterior(self.vae.joined(h, label))
-        mean = unit(q.mean) if self.vae.prior.sphere else q.mean
+        mean = unit(q.mean) if self.vae.sphere else q.mean
         return (mean, q.stddev) if spreads(q) else (mean,)
 
 

@@ -103,14 +103,15 @@ class TrainingSettings(Section):
     folder. clip: the norm that a gradient may have. batch_sentences: sentences of a batch at most.
     batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
     of mean length have where that is more. init: initialise all weights but embeddings
-    uniformly within plus or minus this (embeddings: 0.1), as the published protocol does; without
-    it PyTorch's defaults. parts: a
-    batch is computed in so many parts, one after the other or by several processes at once; by
-    itself one a process. What is taken over a batch (free bits in the form ``batch``, MMD, batch
-    normalisation) is taken over a part. strategy: ``ddp``, or ``fsdp`` where moments and gradients
-    are too large for one process (`learning.sharding`). recompute: Transformer layers keep only
-    what goes in. patience: stop after so many validations without a better bound, counted once KL
-    annealing has ended; 0: never. validations: how many an epoch, about eight a run at least.
+    uniformly within plus or minus this (embeddings: 0.1), as the published protocol does, but what
+    begins somewhere on purpose (norms, gates, mixtures, flows); without it PyTorch's defaults.
+    parts: a batch is computed in so many parts, one after the other or by several processes at
+    once; by itself one a process. What is taken over a batch (free bits in the form ``batch``, MMD,
+    batch normalisation) is taken over a part. strategy: ``ddp``, or ``fsdp`` where moments and
+    gradients are too large for one process (`learning.sharding`). recompute: Transformer layers
+    keep only what goes in. patience: stop after so many validations without a better bound, counted
+    once KL annealing has ended; 0: never. validations: how many an epoch, about eight a run at
+    least.
     valid_sentences: of a larger validation part so many, the same ones each time, are validated on,
     so that neither time nor memory grows with the corpus. compile: encoder and decoder through
     torch.compile while training, if there is a compiler. aggressive: steps of the encoder at most

@@ -114,6 +114,11 @@ class VAE(nn.Module):
         return int(self.prior().event_shape[0])
 
     @property
+    def sphere(self) -> bool:
+        """Whether z lies on the unit sphere."""
+        return bool(self.prior.sphere)
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -144,7 +149,7 @@ class VAE(nn.Module):
     ) -> Distribution:
         """p(z), or p(z|y) of `count` sentences in a model with labels; or of another `prior`."""
         p: Distribution = (self.prior if prior is None else prior)()
-        if self.labels is None or self.prior.sphere:  # the sphere can't be stretched
+        if self.labels is None or self.sphere:  # the sphere can't be stretched
             return p
         return self.labels.prior(p, labels, count)
 

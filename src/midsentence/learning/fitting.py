@@ -60,7 +60,7 @@ def check(vae: VAE) -> None:
     """Raises UserError for a model without a latent, or with one on the sphere."""
     if vae.latent == 0:
         raise UserError("latent = 0 is a language model: it has no prior to fit")
-    if vae.prior.sphere:
+    if vae.sphere:
         raise UserError(
             "posterior 'vmf' lies on the unit sphere, which mog, flow and diffusion do not: "
             "there is no prior to fit; prior.kind = 'vamp' can be trained with it"

@@ -36,7 +36,7 @@ class Objective(nn.Module):
 
     def forward(self, run: Pass, beta: float = 1.0) -> Float[Tensor, "B"]:
         value = self.bound(run, beta)
-        if self.bow and run.z.shape[-1]:  # a language model has no z that tells the words
+        if self.bow:
             if run.log_bow is None:
                 raise UserError("objective.bow needs a model built with a bag-of-words head")
             value = value + self.bow * run.log_bow.mean(0)

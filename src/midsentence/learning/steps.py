@@ -64,8 +64,7 @@ class Steps:
         )
         self.objective: Objective = configuration.build(OBJECTIVES, config.objective)
         self.objective.to(device)
-        lags = settings.aggressive and config.latent
-        self.aggressive = Aggressive(settings.aggressive) if lags else None
+        self.aggressive = Aggressive(settings.aggressive) if settings.aggressive else None
         self.reads, self.writes = sides(vae)
         self.model = wrapped(vae)
         self.statistics = [b for b in vae.buffers() if b.is_floating_point()]

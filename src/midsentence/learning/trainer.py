@@ -98,7 +98,7 @@ class Trainer:
         for part in (self.vae.encoder, self.vae.decoder) if settings.compile else ():
             compile_in_place(part, lambda text: listener("note", {"text": text}))
         self.at, self.tally = Position(), Tally(time.monotonic())
-        self.pretrain = settings.pretrain if config.latent else 0.0
+        self.pretrain = settings.pretrain
         self.per_epoch = self.planned = 0  # steps
 
     def fit(self) -> Position:

@@ -62,9 +62,7 @@ def examine(
         elbo_stderr=_stderr(bounds),
         reconstruction=-_mean(found.log_px),
         kl_per_dimension=found.kl.mean(0).tolist() if found.kl.shape[1] == vae.latent else [],
-        active_units={
-            at: active_units(found.mean, at, sphere=bool(vae.prior.sphere)) for at in THRESHOLDS
-        },
+        active_units={at: active_units(found.mean, at, sphere=vae.sphere) for at in THRESHOLDS},
         shuffled_gap=_mean(swapped),
         shuffled_gap_stderr=_stderr(swapped),
         prior_gap=_mean(lost),

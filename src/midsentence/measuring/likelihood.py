@@ -125,7 +125,7 @@ def bound(vae: VAE, sentences: Sentences, seed: int = 0) -> dict[str, float]:
         "kl": kl,
         "mi": mutual_information(vae, found, most),
         "mi_cap": most_information(found.some(most).label),
-        "active_units": active_units(found.mean, sphere=bool(vae.prior.sphere)),
+        "active_units": active_units(found.mean, sphere=vae.sphere),
         "ppl_bound": perplexity((kl - log_px) * len(sentences) / words),
     }
 
@@ -257,7 +257,7 @@ def evaluate(
         "bits_per_byte": float(nll * count / math.log(2) / held) if held else math.nan,
         "mi": mi,
         "mi_cap": most_information(found.label),
-        "active_units": active_units(found.mean, sphere=bool(vae.prior.sphere)),
+        "active_units": active_units(found.mean, sphere=vae.sphere),
         "latent": vae.latent,
         "marginal_kl": kl - mi,
         **(words_off(likelihood, sentences, words) if words else {}),

@@ -63,7 +63,7 @@ def text(service: Service) -> APIRouter:
         if service.space is None and model.latent and asked.path != latent.DENSITY:
             a, b = (model.encode([p], label=asked.label)[0] if isinstance(p, str) else p
                     for p in (a, b))  # fmt: skip
-            points = latent.path(asked.path, a, b, asked.steps, sphere=bool(model.vae.prior.sphere))
+            points = latent.path(asked.path, a, b, asked.steps, sphere=model.vae.sphere)
             found = written(points, asked)
         else:
             found = all_told(around(asked.label).interpolate(
