@@ -38,8 +38,11 @@ def gradients(head, hidden, log_prob, weight):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("width", [H, 10])
-@pytest.mark.parametrize("chunk", [1, 3 * V, 1 << 22])
-def test_value_and_gradient_equal_plain_autograd(monkeypatch, tied, width, chunk):
+@pytest.mark.parametrize(
+    "chunk, waits", [(1, False), (3 * V, False), (3 * V, True), (1 << 22, False), (1 << 22, True)]
+)
+def test_value_and_gradient_equal_plain_autograd(monkeypatch, tied, width, chunk, waits):
+    monkeypatch.setattr(module, "waits", lambda device: waits)
     monkeypatch.setattr(module, "CHUNK", chunk)
     head = make(tied, width, precision="float32").double()
     hidden, targets, weight = inputs(torch.float64)
@@ -291,10 +294,12 @@ def test_a_certain_word_never_gets_more_than_probability_one():
     assert log_prob[0] > -1e-3
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("far", [60.0, 300.0])
-def test_an_impossible_word_has_its_value_and_its_gradient(precision, far):
+def test_an_impossible_word_has_its_value_and_its_gradient(monkeypatch, precision, far, waits):
     """Its logit is so far below the others' that exp(other - own) overflows."""
+    monkeypatch.setattr(module, "waits", lambda device: waits)
     head = make(False, precision=precision)
     hidden, targets, _ = inputs(torch.float32)
     targets = targets.clone()

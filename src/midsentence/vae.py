@@ -174,33 +174,43 @@ class VAE(nn.Module):
         if words is None:
             return self._scored(batch, hidden, len(z))
         together = hidden.view(len(z), -1, hidden.shape[1]).transpose(0, 1)
-        found = self.head.log_prob_together(together, batch.targets[batch.mask], words)
+        found = self.head.log_prob_together(together, self._written(batch), words)
         return self._summed(batch, found.t().flatten(), len(z))
 
     def log_words(self, batch: Batch, z: Float[Tensor, "B D"]) -> Float[Tensor, "M"]:
         """log p(word | words before, z), nats, of every word and ``</s>``, sentence by sentence."""
-        return self.head.log_prob(self._hidden(batch, z[None]), batch.targets[batch.mask])
+        return self.head.log_prob(self._hidden(batch, z[None]), self._written(batch))
 
     def _hidden(self, batch: Batch, z: Float[Tensor, "K B D"]) -> Float[Tensor, "M H"]:
         """What the decoder says before every word of every sentence, K times over."""
         with self._products():
             hidden = self.decoder.together(batch.inputs, self.joined(z, batch.labels))
-        mask = batch.mask
-        return (hidden.flatten(0, 1) if mask.all() else hidden[mask.repeat(len(z), 1)]).to(z.dtype)
+        flat, at = hidden.flatten(0, 1), self._places(batch, len(z))
+        return (flat if len(at) == len(flat) else flat.index_select(0, at)).to(z.dtype)
+
+    def _places(self, batch: Batch, samples: int) -> Int[Tensor, "N"]:
+        """Where the words and ``</s>`` of all sentences are, K times over."""
+        at, size = batch.places, batch.targets.numel()
+        starts = torch.arange(samples, device=at.device)[:, None] * size
+        return (starts + at).flatten()
+
+    def _written(self, batch: Batch) -> Int[Tensor, "M"]:
+        """The words and ``</s>`` of all sentences."""
+        return batch.targets.flatten()[batch.places]
 
     def _scored(
         self, batch: Batch, hidden: Float[Tensor, "M H"], samples: int
     ) -> Float[Tensor, "K B"]:
-        words = self.head.log_prob(hidden, batch.targets[batch.mask].repeat(samples))
+        words = self.head.log_prob(hidden, self._written(batch).repeat(samples))
         return self._summed(batch, words, samples)
 
     def _summed(
         self, batch: Batch, words: Float[Tensor, "M"], samples: int
     ) -> Float[Tensor, "K B"]:
         """Numbers a word -> their sums over each sentence."""
-        mask = batch.mask.repeat(samples, 1)
-        rows = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
-        return words.new_zeros(len(mask)).index_add(0, rows, words).view(samples, -1)
+        rows = self._places(batch, samples) // batch.targets.shape[1]
+        sums = words.new_zeros(samples * len(batch))
+        return sums.index_add(0, rows, words).view(samples, -1)
 
     def run(self, batch: Batch, samples: int = 1) -> Pass:
         """Draw K = `samples` latents a sentence from q(z|x) and evaluate every density there."""

@@ -40,7 +40,8 @@ class TargetLogProb(torch.autograd.Function):
 
     Every row is shifted by its target's own logit, which is exact: with e = exp(logits - own) and
     s the sum of e over the *other* words, log p = -log(1 + s), and no maximum has to be looked for.
-    Where s passes FAR a chunk of rows is done again, shifted by its maxima. The gradient
+    Where s passes FAR a chunk of rows is done again, shifted by its maxima; an accelerator always
+    takes these off, for it would have to be waited for to know whether it must. The gradient
     is s / (1 + s) at the target and -e / (1 + s) elsewhere; the row's weight multiplies the small
     (M, H) side of the two products, so the (M, V) side is touched by the product, one exp and one
     sum, and by nothing else.
@@ -145,6 +146,11 @@ class TargetLogProb(torch.autograd.Function):
         return d_hidden, d_table, d_bias, None, None, None, None, None, None
 
 
+def waits(device: torch.device) -> bool:
+    """Must it finish what it was given before a number there can be asked for?"""
+    return device.type != "cpu"
+
+
 def _filled(x: Tensor, spare: int, value: int = 0) -> Tensor:
     """With so many more rows. Padding by nothing would copy what there is."""
     return pad(x, (0, 0) * (x.ndim - 1) + (0, spare), value=value) if spare else x
@@ -165,10 +171,11 @@ def _sums(
     shift, others, kept = own.clone(), torch.empty_like(own), []
     room = None if keep else _room(hidden, words)
     mass = own.new_zeros(len(words))
+    always = waits(hidden.device)
     for rows in _chunks(hidden, words, whole=keep):
-        e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
+        e = _exponentials(hidden[rows], words, target[rows], shift[rows], room, lower=always)
         others[rows] = _row_sums(e)
-        if not (others[rows] < FAR).all():
+        if not always and not (others[rows] < FAR).all():
             shift[rows] += _logits(hidden[rows], words, shift[rows]).amax(1).clamp_min(0)
             e = _exponentials(hidden[rows], words, target[rows], shift[rows], room)
             others[rows] = _row_sums(e)
@@ -254,12 +261,18 @@ def _logits(hidden: Tensor, words: Tensor, shift: Tensor, room: Tensor | None = 
 
 
 def _exponentials(
-    hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor, room: Tensor | None = None
-) -> Tensor:
+    hidden: Tensor, words: Tensor, target: Tensor, shift: Tensor, room: Tensor | None = None,
+    *, lower: bool = False,
+) -> Tensor:  # fmt: skip
     """exp(logits - shift), (m, V) in the products' precision, and 0 at the target.
 
-    A target below 0 is none of these words."""
-    e = _logits(hidden, words, shift, room).exp_()
+    A target below 0 is none of these words. lower: the shifts are raised to the rows' maxima."""
+    e = _logits(hidden, words, shift, room)
+    if lower:
+        most = e.amax(1).clamp_min_(0)
+        shift += most
+        e -= most[:, None]
+    e.exp_()
     at = target.clamp_min(0)[:, None]
     return e.scatter_(1, at, e.gather(1, at).where(target[:, None] < 0, 0))
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ class Batch:
 
     tokens: Int[Tensor, "B T1"]
     labels: Int[Tensor, "B"] | None = None
+    _places: Int[Tensor, "M"] | None = field(default=None, init=False, repr=False)
 
     @property
     def inputs(self) -> Int[Tensor, "B T"]:
@@ -40,6 +41,13 @@ class Batch:
         """Predicted tokens per sentence: the words and ``</s>``."""
         return self.mask.sum(1)
 
+    @property
+    def places(self) -> Int[Tensor, "M"]:
+        """Where a word or ``</s>`` is predicted, among the B x T positions, row after row."""
+        if self._places is None:
+            self._places = self.mask.flatten().nonzero()[:, 0]
+        return self._places
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -51,7 +59,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return Batch(self.tokens.to(device, non_blocking=True), labels)
+        moved = Batch(self.tokens.to(device, non_blocking=True), labels)
+        # Found here: the device would have to be waited for to say how many there are.
+        moved._places = self.places.to(device, non_blocking=True)
+        return moved
 
 
 def collate(sentences: Sequence[Sequence[int] | np.ndarray], labels: object = None) -> Batch:
