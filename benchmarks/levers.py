@@ -3,7 +3,9 @@
 Each lever is trained for the same --epochs from the same seed and measured on the same --sentences
 test sentences by --samples importance samples, of --sampled-words words; its difference from the
 recipe as it is is taken sentence by sentence. OUT/LEVER.json keeps what is measured, so that the
-command goes on where it was stopped, and two of them may share the work. Prints the table.
+command goes on where it was stopped, and two of them may share the work. Prints the table. --set
+changes them all, as --set latent=0 encoder.kind=none, what the levers give a language model; it
+wants an OUT of its own.
 """
 
 import argparse
@@ -53,7 +55,7 @@ COLUMNS = ("NLL", "NLL - recipe", "-ELBO", "KL", "MI", "active units", "minutes"
 def run(name: str, corpus: Corpus, asked: argparse.Namespace) -> dict[str, Any]:
     """Train and measure one. Minutes are of training, validation included."""
     changes = LEVERS[name] if name == "target rate" else (FLOOR, *LEVERS[name])
-    own = [*BASE, *changes, f"training.epochs={asked.epochs}"]
+    own = [*BASE, *changes, *asked.set, f"training.epochs={asked.epochs}"]
     settings = config.compose("ptb", None, own)
     settings.seed = asked.seed
     out = asked.out / name
@@ -66,7 +68,8 @@ def run(name: str, corpus: Corpus, asked: argparse.Namespace) -> dict[str, Any]:
     test = pick(corpus.test, asked.sentences, seed=0)
     table = evaluation.evaluate_store(model, test, samples=1)
     log_p, _ = importance_weighted(model.vae, test, asked.samples, words=asked.sampled_words)
-    kept = {key: table[key] for key in ("elbo", "kl", "mi", "active_units")}
+    # A language model has an NLL alone.
+    kept = {key: table.get(key, 0) for key in ("elbo", "kl", "mi", "active_units")}
     return {**kept, "minutes": at.seconds / 60, "nll": np.round(-log_p, 4).tolist()}
 
 
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("texts", nargs=3, metavar=("TRAIN", "VALID", "TEST"))
     parser.add_argument("levers", nargs="*", metavar="LEVER", help=", ".join(LEVERS))
     parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of all of them, a.b=c")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=100)
