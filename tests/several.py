@@ -10,8 +10,8 @@ from midsentence import pipeline, processes
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
-    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word", "precision=float32",
-    "training.max_steps=12", "training.parts=4",
+    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word", "corpus.max_tokens=32",
+    "precision=float32", "training.max_steps=12", "training.parts=4",
 ]  # fmt: skip
 NARROW = ["decoder.kind=transformer", "encoder.kind=transformer", "decoder.heads=2"]
 NARROW += ["encoder.heads=2", "training.recompute=true", "encoder.dropout=0.1"]

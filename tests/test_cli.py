@@ -26,7 +26,8 @@ LINES = [
 ]
 SMALL = (
     "--set latent=4 --set encoder.embedding=8 --set encoder.hidden=8 --set decoder.embedding=8 "
-    "--set decoder.hidden=16 --set training.batch_tokens=128 --set tokenizer.kind=word"
+    "--set decoder.hidden=16 --set training.batch_tokens=128 --set tokenizer.kind=word "
+    "--set corpus.max_tokens=32"
 )
 
 

@@ -25,7 +25,7 @@ from tiny import batch, lines, tiny
 SHARES = {"shares": {"good": 0.5, "bad": 0.3}, "size": 4}
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
-    "decoder.hidden=16", "training.batch_tokens=128", "tokenizer.kind=word",
+    "decoder.hidden=16", "training.batch_tokens=128", "tokenizer.kind=word", "corpus.max_tokens=32",
     "corpus.text_field='1'", "corpus.label_field='0'", "corpus.valid_fraction=0.2",
 ]  # fmt: skip
 

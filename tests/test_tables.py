@@ -14,7 +14,7 @@ from tiny import TEXT
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
-    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word",
+    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word", "corpus.max_tokens=32",
     "training.max_steps=10", "training.epochs=99",
 ]  # fmt: skip
 

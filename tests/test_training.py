@@ -31,7 +31,7 @@ from midsentence.writing import busy
 
 FAST = [
     "latent=4", "encoder.embedding=8", "encoder.hidden=8", "decoder.embedding=8",
-    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word",
+    "decoder.hidden=8", "training.batch_tokens=128", "tokenizer.kind=word", "corpus.max_tokens=32",
 ]  # fmt: skip
 PEOPLE = ["anna", "ben", "carla", "dirk", "emma", "finn", "greta", "hugo"]
 THINGS = ["a book", "two trees", "the sea", "some bread", "a small house", "their old songs"]

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,16 @@ def column(records: Records, key: str) -> np.ndarray:
     return np.array([math.nan if v is None else float(v) for v in found], dtype=np.float64)
 
 
+@cache
+def template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"number": number, "shortened": shortened}
+    text = Path(__file__).with_name("report.html.j2").read_text("utf-8")
+    return environment.from_string(text)
+
+
 @dataclass
 class Report:
     """Everything the page shows. Units are those of the whole project: nats per sentence."""
@@ -271,18 +281,13 @@ class Report:
         split, found = self.headline()
         latent = found.get("latent", math.nan)
         kl, mi, active = (found.get(key, math.nan) for key in ("kl", "mi", "active_units"))
-        environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        environment.filters |= {"number": number, "shortened": shortened}
-        template = Path(__file__).with_name("report.html.j2").read_text("utf-8")
         keys = dict.fromkeys(key for figures in self.table.values() for key in figures)
         order = [
             *(key for key in FIGURES if key in keys),
             *(key for key in keys if key not in FIGURES),
         ]
         shown = [key for key in order if latent != 0 or key not in OF_THE_LATENT]
-        return environment.from_string(template).render(
+        return template().render(
             report=self,
             verdict=by_doctor(self.diagnosis)
             or verdict(kl, mi, active, latent, found.get("elbo", 0.0)),
