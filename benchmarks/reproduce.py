@@ -72,8 +72,8 @@ ROWS = {
     )
 }  # fmt: skip
 
-MEASURED = ("nll", "nll_stderr", "estimator_stderr", "ppl", "elbo", "kl", "mi", "active_units",
-            "sentences", "tokens", "samples")  # fmt: skip
+MEASURED = ("nll", "nll_stderr", "estimator_stderr", "ppl", "ppl_stderr", "elbo", "kl", "mi",
+            "active_units", "sentences", "tokens", "samples")  # fmt: skip
 
 
 def command(row: Row, seed: int, data: str, out: str, extra: list[str]) -> list[str]:
@@ -174,20 +174,10 @@ def cell(row: Row, runs: list[dict[str, Any]], key: str, form: str) -> str:
         return ""
     text = f"{np.mean(values):{form}}"
     if key in ("ppl", "nll"):
-        error = (
-            np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else sentences(runs)[key]
-        )
+        many = len(values) > 1
+        error = np.std(values, ddof=1) / len(values) ** 0.5 if many else runs[0][f"{key}_stderr"]
         text += f" ± {error:{form}}"
     return text + (f" ({row.published[key]:{form}})" if key in row.published else "")
-
-
-def sentences(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Standard errors over sentences of one run's NLL and PPL."""
-    r = runs[0]
-    return {
-        "nll": r["nll_stderr"],
-        "ppl": r["ppl"] * r["nll_stderr"] * r["sentences"] / r["tokens"],
-    }
 
 
 def main() -> None:

@@ -328,6 +328,7 @@ def test_rows_to_reproduce_have_settings_that_exist(row):
 def test_a_reproduced_table_has_the_published_figure_beside_ours():
     def held(row, seed, ppl):
         return {"row": row, "seed": seed, "ppl": ppl, "nll": 100.0, "nll_stderr": 0.5,
+                "ppl_stderr": 1.25,
                 "elbo": -101.5, "kl": 6.0, "mi": 5.0, "active_units": 31, "sentences": 10,
                 "tokens": 200, "epochs": 30.2, "minutes": 61,
                 "commands": [f"train {row}", f"evaluate {row}"]}  # fmt: skip
@@ -336,8 +337,8 @@ def test_a_reproduced_table_has_the_published_figure_beside_ours():
                            held("ae-free-bits", 1, 99.0)])  # fmt: skip
     lm, ours = (line.split(" | ") for line in text.splitlines() if line.startswith("| ") and
                 ("language" in line or "autoencoder" in line))  # fmt: skip
-    # One seed: by sentences, ppl x the error of the mean log. Two: (99 - 97) / 2.
-    assert lm[1] == "100.00 ± 2.50 (100.47)"
+    # One seed: by sentences. Two: (99 - 97) / 2.
+    assert lm[1] == "100.00 ± 1.25 (100.47)"
     assert lm[3:7] == [""] * 4
     assert ours[1] == "98.00 ± 1.00 (96.86)"
     assert ours[3:7] == ["101.50 (102.41)", "6.00 (6.54)", "5.00 (5.31)", "31 (32)"]
@@ -345,6 +346,6 @@ def test_a_reproduced_table_has_the_published_figure_beside_ours():
     assert "    train lm\n    evaluate lm\n" in text
     other = held("lm", 0, 99.0) | {"set": ["a.b=1"], "commands": ["train lm with it"]}
     both = reproduce.page([held("lm", 0, 100.0), other])
-    assert "| LSTM language model (He et al. 2019), `a.b=1` | 99.00 ± 2.48 (100.47) |" in both
+    assert "| LSTM language model (He et al. 2019), `a.b=1` | 99.00 ± 1.25 (100.47) |" in both
     assert "| LSTM language model (He et al. 2019) | 100.00" in both
     assert "    train lm with it\n" in both

@@ -407,6 +407,9 @@ NAN = math.nan
         ({"elbo": NAN, "kl": NAN, "marginal_kl": NAN}, "healthy"),
         ({"elbo": NAN, "kl": NAN, "shuffled_gap": 0.3}, "over-fitted latent"),
         ({"latent": 0}, "no latent"),
+        # Under an aggregate of training sentences their bound is no measure of anything.
+        ({"train_elbo": NAN, "shuffled_gap": 0.3}, "over-fitted latent"),
+        ({"train_elbo": NAN}, "healthy"),
         ({"outside": NAN, "first_share": NAN, "train_shuffled_gap": NAN}, "healthy"),
     ],
 )

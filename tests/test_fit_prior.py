@@ -21,6 +21,7 @@ from midsentence.evaluation import evaluations
 from midsentence.fitted import FittedPrior
 from midsentence.learning import fitting
 from midsentence.learning.kinds import KINDS, build, settings_of
+from midsentence.measuring.doctor import examine
 from midsentence.measuring.likelihood import evaluate, log_aggregate
 from midsentence.measuring.survey import survey
 from midsentence.parts.diffusion import Denoised, Diffusion
@@ -212,6 +213,15 @@ def test_an_aggregate_is_the_mean_of_the_posteriors(labels):
     p = vae.prior_of(others.label, len(held))
     expected = log_aggregate(vae, found, others.z, others.label)
     assert torch.allclose(p.log_prob(others.z), expected)
+
+
+def test_training_sentences_have_no_bound_under_an_aggregate_of_themselves():
+    vae, train, held = tiny(), lines(40, seed=1), lines(30, seed=2)
+    assert math.isfinite(examine(vae, held, train).train_elbo)
+    vae.prior, _ = fitting.fit_prior(vae, settings_of("aggregate", []), train, held)
+    found = examine(vae, held, train)
+    assert math.isnan(found.train_elbo)
+    assert math.isfinite(found.elbo) and math.isfinite(found.train_shuffled_gap)
 
 
 def test_energy_distance_of_two_points_each_by_hand():

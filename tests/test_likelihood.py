@@ -13,6 +13,7 @@ from midsentence.measuring.doctor import examine
 from midsentence.measuring.likelihood import (
     active_units,
     bound,
+    corpus_perplexity,
     evaluate,
     importance_weighted,
     log_aggregate,
@@ -290,9 +291,26 @@ def test_evaluate_divides_sums_by_sums():
     assert table["marginal_kl"] == pytest.approx(table["kl"] - table["mi"])
     assert table["mi_cap"] == pytest.approx(math.log(30))
     assert table["nll"] < -table["elbo"] + 0.5
-    wanted = "sentences tokens bytes samples nll nll_stderr elbo reconstruction kl ppl "
+    wanted = "sentences tokens bytes samples nll nll_stderr elbo reconstruction kl ppl ppl_stderr "
     wanted += "bits_per_byte mi mi_cap active_units latent marginal_kl"
     assert set(wanted.split()) <= set(table)
+
+
+def test_a_perplexity_s_error_is_that_of_a_ratio():
+    chance = np.random.default_rng(0)
+    tokens = chance.integers(2, 60, 4000)
+    nll = 4.6 * tokens + chance.normal(0, 1.5, 4000) * tokens**0.5
+    found, error = corpus_perplexity(nll, tokens)
+    assert found == pytest.approx(math.exp(nll.sum() / tokens.sum()))
+    again = [chance.integers(0, 4000, 4000) for _ in range(400)]
+    seen = [math.exp(nll[rows].sum() / tokens[rows].sum()) for rows in again]
+    assert error == pytest.approx(np.std(seen), rel=0.15)
+    # What the lengths alone do to the NLL is none of it.
+    assert error < 0.2 * found * nll.std() / 4000**0.5 * 4000 / tokens.sum()
+    # Of sentences of one length it is that of the mean.
+    even, error = corpus_perplexity(nll, np.full(4000, 9))
+    assert error == pytest.approx(even * nll.std(ddof=1) / 4000**0.5 / 9)
+    assert math.isnan(corpus_perplexity(nll[:1], tokens[:1])[1])
 
 
 def test_measuring_leaves_the_random_state_and_the_mode_alone():

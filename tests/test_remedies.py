@@ -81,14 +81,42 @@ def test_mmd_is_the_sum_over_pairs():
     within = [kernel(x[i], x[j]) for x in (a, b) for i, j in pairs if i != j]
     across = [kernel(a[i], b[j]) for i, j in pairs]
     expected = sum(within) / 20 - 2 * sum(across) / 25
-    assert mmd(a, b).item() == pytest.approx(expected.item(), abs=1e-12)
+    assert mmd(a[None], b, apart=4.0).item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_two_latents_of_one_sentence_are_no_pair():
+    """Sentences are independent, their latents together N(0, I), several of each alike."""
+    torch.manual_seed(0)
+    found = []
+    for _ in range(400):
+        means = 0.75**0.5 * torch.randn(1, 30, 3)
+        z = means + 0.5 * torch.randn(4, 30, 3)
+        found.append(mmd(z, torch.randn(120, 3), apart=6.0))
+    same = torch.stack(found)
+    assert abs(same.mean()) < 4 * same.std() / math.sqrt(400)
+
+
+def test_the_kernel_is_as_wide_as_the_prior():
+    """Half of the sphere's dimensions are told from all of them as well there as in N(0, I)."""
+    vae = tiny(posterior={"kind": "vmf"}, prior={"kind": "sphere"}, objective={"kind": "mmd"})
+    run = vae.run(batch(), 2)
+    torch.manual_seed(1)
+    found = Mmd(alpha=1.0, weight=3.0)(run)
+    torch.manual_seed(1)
+    apart = mmd(run.z, run.p.sample((8,)), apart=2.0)
+    assert torch.allclose(found, run.log_px.mean(0) - 3 * apart)
+    far = torch.stack([run.p.sample((2,)).diff(dim=0).square().sum() for _ in range(4000)])
+    assert far.mean().item() == pytest.approx(2, rel=0.05)
 
 
 def test_mmd_of_one_law_is_zero_on_average_and_of_two_is_not():
+    def gap(shift):
+        return mmd(torch.randn(1, 40, 3) + shift, torch.randn(40, 3), apart=6.0)
+
     torch.manual_seed(0)
-    same = torch.stack([mmd(torch.randn(40, 3), torch.randn(40, 3)) for _ in range(300)])
+    same = torch.stack([gap(0) for _ in range(300)])
     assert abs(same.mean()) < 4 * same.std() / math.sqrt(300)
-    assert mmd(torch.randn(40, 3) + 1, torch.randn(40, 3)) > same.max()
+    assert gap(1) > same.max()
 
 
 def test_info_vae_is_the_bound_less_alpha_of_its_kl_and_wae_has_none():
@@ -97,7 +125,7 @@ def test_info_vae_is_the_bound_less_alpha_of_its_kl_and_wae_has_none():
     torch.manual_seed(1)
     info = Mmd(alpha=0.25, weight=3.0)(run, 0.5)
     torch.manual_seed(1)
-    apart = mmd(run.z.flatten(0, 1), run.p.sample((8,)))
+    apart = mmd(run.z, run.p.sample((8,)), apart=2.0 * run.z.shape[-1])
     expected = run.log_px.mean(0) - 0.5 * 0.75 * run.kl.sum(1) - 2.25 * apart
     assert torch.allclose(info, expected)
     run.__dict__["kl"] = run.kl * 1000
@@ -128,15 +156,17 @@ def test_the_multiplier_moves_by_the_relative_error_and_stays_within_its_bounds(
     rate = Rate(target=8.0, speed=0.1)
     run = with_kl(6.0)
     assert torch.allclose(rate(run), run.log_px[0] - 6.0)  # the multiplier begins at 1
-    rate.adapt(mean_kl(run))
+    rate.adapt(mean_kl(run), 1.0)
     assert rate.log_m.item() == pytest.approx(0.1 * (6 / 8 - 1))
     assert torch.allclose(rate(run), run.log_px[0] - 6 * math.exp(-0.025))
+    rate.adapt(mean_kl(run), 0.5)
+    assert rate.log_m.item() == pytest.approx(0.1 * 1.5 * (6 / 8 - 1))
     much = mean_kl(with_kl(20.0))
     for _ in range(400):
-        rate.adapt(much)
+        rate.adapt(much, 1.0)
     assert rate.log_m.item() == 0  # at least 8 nats: more is let be
     exactly = Rate(target=8.0, speed=0.1, exactly=True)
-    exactly.adapt(mean_kl(with_kl(12.0)))
+    exactly.adapt(mean_kl(with_kl(12.0)), 1.0)
     assert exactly.log_m.item() == pytest.approx(0.05)
     assert float(exactly.weight(0.5)) == pytest.approx(0.5 * math.exp(0.05))
 
@@ -153,9 +183,27 @@ def test_a_held_rate_is_reached():
         optimizer.zero_grad()
         (-rate(run).mean()).backward()
         optimizer.step()
-        rate.adapt(mean_kl(run))
+        rate.adapt(mean_kl(run), 1.0)
     assert log_k.exp().item() == pytest.approx(8, rel=0.02)
     assert float(rate.weight(1.0)) == pytest.approx(3 / 8, rel=0.02)
+
+
+def test_a_rate_is_held_over_sentences_and_not_over_batches():
+    """Long sentences, few in a batch, have the larger KL: their mean over all is what is held."""
+    rate, log_k = Rate(target=8.0, speed=0.02, exactly=True), torch.zeros((), requires_grad=True)
+    run = tiny().run(batch((2, 3)), 1)
+    optimizer = torch.optim.SGD([log_k], lr=0.02)
+    means = []
+    for step in range(6000):
+        count, by = ((30, 0.5), (10, 1.5))[step % 2]  # three of four sentences are short
+        run.log_px = (3 * log_k).expand(1, 2)
+        run.__dict__["kl"] = by * log_k.exp().expand(2, 1)
+        optimizer.zero_grad()
+        (-rate(run).mean() * count / 20).backward()
+        optimizer.step()
+        rate.adapt(mean_kl(run), count / 20)
+        means.append((0.75 * 0.5 + 0.25 * 1.5) * log_k.exp().item())
+    assert sum(means[-1000:]) / 1000 == pytest.approx(8, rel=0.03)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -244,8 +292,9 @@ def test_a_batch_of_one_has_no_distance_and_its_gradient():
     """Several processes wait for all gradients, though a part has but one sentence."""
     for shape in ((1, 3), (5, 0)):
         a, b = (torch.randn(shape, requires_grad=True) for _ in "ab")
-        mmd(a, b).backward()
-        assert mmd(a, b) == 0
+        apart = mmd(a[None], b, apart=6.0)
+        apart.backward()
+        assert apart == 0
         assert not a.grad.any()
         assert not b.grad.any()
 

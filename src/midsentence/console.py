@@ -236,8 +236,8 @@ def examined(e: Examination) -> list[tuple[str, str, str]]:
     return [row for row in rows if row[1].strip(" –")]
 
 
-COMPARED = ("nll", "nll_stderr", "ppl", "bits_per_byte", "elbo", "reconstruction", "kl", "mi",
-            "active_units", "sentences", "samples")  # fmt: skip
+COMPARED = ("nll", "nll_stderr", "ppl", "ppl_stderr", "bits_per_byte", "elbo", "reconstruction",
+            "kl", "mi", "active_units", "sentences", "samples")  # fmt: skip
 
 
 def markdown(columns: dict[str, dict[str, float]]) -> str:

@@ -5,7 +5,6 @@ language model of the samples alone (variety too: what is never written costs it
 2018, "Adversarially Regularized Autoencoders", section 4). A judge is a run of ``--recipe lm``.
 """
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from . import config
 from .bundle import TextVAE
 from .errors import UserError
 from .learning import trainer
-from .measuring.likelihood import importance_weighted
+from .measuring.likelihood import corpus_perplexity, importance_weighted
 from .measuring.survey import InMemory
 from .text.corpus import Corpus
 from .text.readers import Line
@@ -41,13 +40,8 @@ class Scored:
     unknown: float
 
     def perplexity(self) -> tuple[float, float]:
-        """exp(sum of nats / sum of tokens) with its standard error over sentences, by the delta
-        method for a ratio of sums."""
-        rate = self.nll.sum() / self.tokens.sum()
-        apart = self.nll - rate * self.tokens
-        count = len(apart)
-        spread = (apart**2).sum() * count / (count - 1) if count > 1 else math.nan
-        return math.exp(rate), math.exp(rate) * math.sqrt(spread) / self.tokens.sum()
+        """With its standard error over sentences (`likelihood.corpus_perplexity`)."""
+        return corpus_perplexity(self.nll, self.tokens)
 
 
 def score(judge: TextVAE, lines: Sequence[str]) -> Scored:

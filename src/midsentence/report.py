@@ -35,6 +35,8 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "estimator_stderr": ("± of the estimator", ".3f", "The part of it that more samples remove."),
     "ppl": ("Perplexity", ",.2f", "exp(NLL / tokens), the end of the sentence counted. Compares "
             "only between equal tokenizers."),
+    "ppl_stderr": ("± standard error", ".2f", "Of the perplexity over sentences, as a ratio of "
+                   "sums: of nats and of tokens."),
     "bits_per_byte": ("Bits per byte", ".3f", "NLL / bytes of UTF-8. Compares between "
                       "tokenizers without <unk>."),
     "elbo": ("ELBO", ".2f", "log p(x|z) − KL, one sample: the bound training raises."),

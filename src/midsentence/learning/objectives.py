@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..parts.sphere import Uniform
 from ..vae import Pass
 
 FORMS = ("batch", "dimension", "sentence")
@@ -47,8 +48,9 @@ class Objective(nn.Module):
     def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
         raise NotImplementedError
 
-    def adapt(self, kl: Float[Tensor, ""]) -> None:
-        """Told the mean KL of every batch, after the step."""
+    def adapt(self, kl: Float[Tensor, ""], share: float) -> None:
+        """Told the mean KL of every batch, after the step. share: its sentences, over those of an
+        epoch's mean batch, so that a sentence counts the same whatever its length."""
 
     def weight(self, beta: float) -> Tensor | float:
         """What the KL is multiplied by, when the schedule says `beta`."""
@@ -150,7 +152,9 @@ class Mmd(Objective):
     posterior is held to the prior: the Wasserstein autoencoder (Tolstikhin et al. 2018,
     "Wasserstein Auto-Encoders", algorithm 2), whose kernel this is: inverse multiquadratics of
     seven widths. The MMD is the unbiased estimate between the batch's latents and as many from the
-    prior, which learns by it too where its samples have a gradient.
+    prior, which learns by it too where its samples have a gradient. A batch holds sentences of one
+    length, or nearly, so it is the mean distance of the q(z | length): what z says of the length is
+    charged too.
 
     alpha: the part of the sentences' own KL that is not paid; 1 at most. weight: lambda, of the
     average's distance from the prior; alpha + weight is 1 or more.
@@ -177,35 +181,49 @@ class Mmd(Objective):
     def _apart(self, run: Pass) -> Tensor:
         many = len(run.z) if run.p.batch_shape else run.z.shape[:2].numel()
         draw = run.p.rsample if run.p.has_rsample else run.p.sample
-        return mmd(run.z.flatten(0, 1), draw(torch.Size([many])).flatten(0, -2))
+        return mmd(
+            run.z,
+            draw(torch.Size([many])).flatten(0, -2),
+            apart=2.0 if isinstance(run.p, Uniform) else 2.0 * run.z.shape[-1],
+        )
 
 
-def mmd(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """Squared maximum mean discrepancy of two samples (Gretton et al. 2012, eq. 3, lemma 6)."""
-    count, width = a.shape
-    if count < 2 or not width:
+def mmd(z: Float[Tensor, "K B D"], b: Float[Tensor, "N D"], *, apart: float) -> Float[Tensor, ""]:
+    """Squared maximum mean discrepancy of two samples (Gretton et al. 2012, eq. 3, lemma 6).
+
+    z: K of each of B sentences; two of one sentence are no two draws of q(z), and no pair. b: from
+    the prior, N = K B. apart: the mean squared distance of two of them, which the kernel's widths
+    are multiples of.
+    """
+    samples, sentences, width = z.shape
+    a, count = z.flatten(0, 1), samples * sentences
+    if sentences < 2 or not width:
         return (a.sum() + b.sum()) * 0  # several processes want all gradients, if only of nothing
-    base = 2.0 * width  # the mean squared distance of two draws from N(0, I)
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
-        apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+        far = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
         scales = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-        return torch.stack([s * base / (s * base + apart) for s in scales]).sum(0)
+        return torch.stack([s * apart / (s * apart + far) for s in scales]).sum(0)
 
-    others = 1 - torch.eye(count, device=a.device, dtype=a.dtype)
-    within = ((kernel(a, a) + kernel(b, b)) * others).sum() / (count * (count - 1))
-    return within - 2 * kernel(a, b).mean()
+    def within(x: Tensor, alike: Tensor) -> Tensor:
+        return (kernel(x, x) * ~alike).sum() / (~alike).sum()
+
+    self = torch.eye(count, device=a.device, dtype=torch.bool)
+    sentence = torch.arange(sentences, device=a.device).repeat(samples)
+    same = sentence[:, None] == sentence
+    return within(a, same) + within(b, self) - 2 * kernel(a, b).mean()
 
 
 class Rate(Objective):
     """The ELBO with the KL held at `target` nats a sentence by a multiplier that learns.
 
     The KL's weight is beta m, and after every step log m moves by `speed` times the relative error
-    KL / target - 1: a constraint on the rate, solved by the exponentiated multiplier of GECO
-    (Rezende & Viola 2018, "Taming VAEs", algorithm 1, where it is on the reconstruction). With
-    ``exactly`` = false, m stays at 1 or below: KL >= target, the minimum desired rate (Pelsmaeker &
-    Aziz 2020, section 3.2), which lets a posterior have more than that if the bound pays for it.
-    Use it with ``beta.kind=constant``, or the schedule moves what the multiplier balances.
+    KL / target - 1, times the batch's sentences over those of a mean batch: a constraint on the
+    rate, solved by the exponentiated multiplier of GECO (Rezende & Viola 2018, "Taming VAEs",
+    algorithm 1, where it is on the reconstruction). With ``exactly`` = false, m stays at 1 or
+    below: KL >= target, the minimum desired rate (Pelsmaeker & Aziz 2020, section 3.2), which lets
+    a posterior have more than that if the bound pays for it. Use it with ``beta.kind=constant``, or
+    the schedule moves what the multiplier balances.
 
     target: KL in nats a sentence. exactly: neither less nor more; false: at least. speed: of log m.
     """
@@ -232,9 +250,9 @@ class Rate(Objective):
     def bound(self, run: Pass, beta: float) -> Float[Tensor, "B"]:
         return run.log_px.mean(0) - self.weight(beta) * run.kl.sum(1)
 
-    def adapt(self, kl: Float[Tensor, ""]) -> None:
+    def adapt(self, kl: Float[Tensor, ""], share: float) -> None:
         error = torch.where(kl.isfinite(), kl / self.target - 1, 0).clamp(-1, 1)
-        self.log_m = (self.log_m + self.speed * error).clamp(-10, 5 if self.exactly else 0)
+        self.log_m = (self.log_m + self.speed * share * error).clamp(-10, 5 if self.exactly else 0)
 
     def weight(self, beta: float) -> Tensor | float:
         return beta * self.log_m.exp()

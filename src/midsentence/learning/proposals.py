@@ -82,6 +82,7 @@ def fit_proposal(
     """
     learned = [p for p in vae.parameters() if p.requires_grad]
     batches = _batches(sentences, seed)
+    usual = len(sentences) / len(shuffled(sentences.lengths, Budget(TOKENS), seed, 0))
     # cuDNN has no backward pass through a recurrent net in evaluation mode.
     cudnn = torch.backends.cudnn.flags(enabled=False)
     with measuring(vae, seed), cudnn, frozen(learned), torch.enable_grad():
@@ -90,7 +91,9 @@ def fit_proposal(
         for step in range(steps):
             batch = next(batches).to(vae.device)
             proposal.zero_grad(set_to_none=True)
-            vae.bound(batch, vae.read(batch), posterior=proposal).mean().neg().backward()
+            # Over a mean batch's sentences: one weighs the same whatever its length.
+            bounds = vae.bound(batch, vae.read(batch), posterior=proposal)
+            (-bounds.sum() / usual).backward()
             set_rates(optimizer.each, optimizer.rates((step + 1) / steps))
             # Not `clipped_step`, whose fused kernels know no float64.
             if nn.utils.clip_grad_norm_(proposal.parameters(), CLIP).isfinite():

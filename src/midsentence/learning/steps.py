@@ -141,7 +141,8 @@ class Steps:
         together = {name: torch.cat([each[name] for each in found]) for name in found[0]}
         if self.objective.adapts and beta > 0:  # what weighs nothing answers to no weight
             kl = processes.total(together["kl"].sum()) / len(rows)
-            self.objective.adapt(torch.where(finite.to(kl.device), kl, torch.nan))
+            share = len(rows) * per_epoch / len(self.store)
+            self.objective.adapt(torch.where(finite.to(kl.device), kl, torch.nan), share)
         return together, int(self.store.lengths[rows].sum()) + len(rows), norm
 
     def _batch(self, rows: np.ndarray) -> Batch:

@@ -222,7 +222,7 @@ def _little(e: Examination, floor: float) -> list[str]:
 def _overfitted(e: Examination) -> list[str]:
     if not (e.train_shuffled_gap >= HEALTHY and e.kept < FORGOTTEN):
         return []
-    known = math.isfinite(e.elbo)
+    known = math.isfinite(e.elbo) and math.isfinite(e.train_elbo)
     if known and e.elbo >= e.train_elbo:
         return []
     reasons = [

@@ -135,6 +135,19 @@ def perplexity(nats: float) -> float:
     return math.nan if math.isnan(nats) else math.exp(min(700.0, nats))
 
 
+def corpus_perplexity(
+    nll: Float[np.ndarray, "N"], tokens: Int[np.ndarray, "N"]
+) -> tuple[float, float]:
+    """exp(sum of nats / sum of tokens), and its standard error over sentences: the delta method for
+    a ratio of sums (Cochran 1977, "Sampling Techniques", section 2.11). Long sentences have more
+    nats *and* more tokens, so that it is a good deal less than that of the NLL would make it."""
+    rate = nll.sum() / tokens.sum()
+    apart, count = nll - rate * tokens, len(nll)
+    spread = (apart**2).sum() * count / (count - 1) if count > 1 else math.nan
+    found = perplexity(rate)
+    return found, found * math.sqrt(spread) / float(tokens.sum())
+
+
 def importance_weighted(
     vae: VAE,
     sentences: Sentences,
@@ -220,9 +233,9 @@ def evaluate(
     sentence; with its standard error.
     sizes: (N,) UTF-8 bytes of the sentences, for bits per byte. `nll_stderr` is that of the mean
     over sentences; `estimator_stderr` is the part of it that more samples would remove, nan of one
-    sample. `ppl` is over words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a
-    sentence. Under a prior without a density (`parts.diffusion`) all that needs log p(z) is nan,
-    and `samples` 0.
+    sample: their noise alone, not the bias by which the NLL is too large in the mean. `ppl` is over
+    words and ``</s>``. kl = mi + marginal_kl, up to the noise of one sample a sentence. Under a
+    prior without a density (`parts.diffusion`) all that needs log p(z) is nan, and `samples` 0.
     """
     found = survey(vae, sentences, seed)
     if vae.latent == 0:
@@ -236,12 +249,11 @@ def evaluate(
         proposal=proposal, seed=seed, positions=positions,
     )  # fmt: skip
     log_p, error = likelihood(sentences, words=words, progress=progress)
-    count = len(sentences)
-    tokens = int(sentences.lengths.sum()) + count
-    held = int(sizes.sum())
+    count, lengths = len(sentences), np.asarray(sentences.lengths) + 1
+    tokens, held = int(lengths.sum()), int(sizes.sum())
     log_px, kl = found.log_px.double().mean().item(), found.kl.double().sum(1).mean().item()
     mi = mutual_information(vae, found)
-    nll = -log_p.mean()
+    nll, (ppl, ppl_stderr) = -log_p.mean(), corpus_perplexity(-log_p, lengths)
     return {
         "sentences": count,
         "tokens": tokens,
@@ -253,7 +265,8 @@ def evaluate(
         "elbo": log_px - kl,
         "reconstruction": -log_px,
         "kl": kl,
-        "ppl": perplexity(nll * count / tokens),
+        "ppl": ppl,
+        "ppl_stderr": ppl_stderr,
         "bits_per_byte": float(nll * count / math.log(2) / held) if held else math.nan,
         "mi": mi,
         "mi_cap": most_information(found.label),
