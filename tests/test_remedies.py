@@ -15,6 +15,7 @@ from midsentence.learning.kinds import build, settings_of
 from midsentence.learning.objectives import Elbo, Iwae, Mmd, Rate, mmd
 from midsentence.measuring.likelihood import importance_weighted
 from midsentence.measuring.survey import posterior_means, survey
+from midsentence.parts.posteriors import FixedGamma
 from midsentence.text.tokenizer import Tokenizer
 from midsentence.vae import Pass
 from tiny import TEXT, batch, lines, tiny
@@ -371,6 +372,41 @@ def test_iwae_is_tighter_with_every_sample_and_never_above_the_truth():
         assert high - low > 3 * math.hypot(error, more)
     assert abs(found[-1][0] - exact) < 3 * found[-1][1] + 0.005
     assert tight(math.sqrt(0.5), 1)[0] == pytest.approx(exact, abs=1e-5)  # the exact posterior
+
+
+def test_batches_of_one_length_are_normalised_by_the_corpus():
+    """What a batch of long sentences has in common stays, in training as in evaluation."""
+    chance = torch.Generator().manual_seed(0)
+    normalise = FixedGamma(3, 0.6).double()
+    lengths = torch.randn(200, 3, generator=chance, dtype=torch.double) * torch.tensor([0, 1, 3.0])
+
+    def read(kind):
+        own = torch.randn(40, 3, generator=chance, dtype=torch.double)
+        return 5 + 2 * (own + lengths[kind])
+
+    seen, again = [], []
+    for kind in torch.arange(200).repeat(4)[torch.randperm(800, generator=chance)].tolist():
+        means = read(kind)
+        seen.append(normalise(means).detach())
+        again.append(normalise.eval()(means).detach())
+        normalise.train()
+    late, same = torch.cat(seen[400:]), torch.cat(again[400:])
+    assert torch.allclose(late, same, atol=1e-9)
+    assert torch.allclose(late.var(0), torch.full((3,), 0.36, dtype=torch.double), rtol=0.12)
+    assert late.mean(0).abs().max() < 0.08
+    between = torch.stack([each.mean(0) for each in seen[400:]]).var(0)
+    share = torch.tensor([0, 0.5, 0.9], dtype=torch.double)
+    assert torch.allclose(between, 0.36 * share, atol=0.05)
+
+
+def test_a_first_batch_is_normalised_by_itself_in_value_and_gradient():
+    mean = torch.randn(30, 4, dtype=torch.double, requires_grad=True)
+    weight, plain = torch.randn(30, 4, dtype=torch.double), torch.nn.BatchNorm1d(4, eps=1e-12)
+    torch.nn.init.constant_(plain.weight, 0.6)
+    found = [each.double().train()(mean) for each in (FixedGamma(4, 0.6), plain)]
+    slopes = [torch.autograd.grad((each * weight).sum(), mean)[0] for each in found]
+    assert torch.allclose(*found)
+    assert torch.allclose(*slopes)
 
 
 @pytest.mark.parametrize("shrunk", [1.0, 1e-3, 1e-5])

@@ -28,7 +28,19 @@ class FixedGamma(nn.BatchNorm1d):
     Their variance over the corpus is gamma^2 whatever the decoder does, so the mean KL is at least
     D gamma^2 / 2 and cannot vanish. Zhu et al. 2020, "A Batch Normalized Inference Network Keeps
     the KL Vanishing Away", eq. 6-8.
+
+    A batch of ours holds sentences of one length, and is no sample of the corpus: what comes out is
+    normalised by the mean and variance of the last MEMORY sentences, in training as in evaluation,
+    and the gradient is that of the batch's own. Ioffe 2017, "Batch Renormalization", algorithm 1.
     """
+
+    MEMORY = 4096
+    MOST = 3.0
+    """Times a batch's variation is stretched at most, while the running one is far from it."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor  # of sentences
 
     def __init__(self, latent: int, gamma: float):
         # torch's own eps of 1e-5 is a way out: the encoder shrinks its means until it drowns them.
@@ -36,12 +48,29 @@ class FixedGamma(nn.BatchNorm1d):
         self.weight.requires_grad_(False).fill_(gamma)
 
     def forward(self, mean: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        if self.training and len(mean) == 1:  # no variance to normalise by
-            return nn.functional.batch_norm(
-                mean, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        found: Tensor = super().forward(mean)
-        return found
+        if not self.training or len(mean) == 1:  # one has no variance to normalise by
+            return self.scaled((mean - self.running_mean) / self._root(self.running_var))
+        centre, scale = mean.mean(0), self._root(mean.var(0, correction=0))
+        with torch.no_grad():
+            self._remember(centre, scale.square(), len(mean))
+            wide = self._root(self.running_var)
+            stretch = (scale / wide).clamp_max(self.MOST)
+            move = (centre - self.running_mean) / wide
+        return self.scaled((mean - centre) / scale * stretch + move)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+    def _root(self, variance: Tensor) -> Tensor:
+        return (variance + self.eps).sqrt()
+
+    def _remember(self, centre: Tensor, variance: Tensor, count: int) -> None:
+        self.num_batches_tracked += count
+        pace = (count / self.num_batches_tracked.clamp_max(self.MEMORY)).clamp_max(1)
+        away = centre - self.running_mean
+        self.running_mean += pace * away
+        # What the batches' means vary by among each other is a part of it.
+        self.running_var.lerp_(variance + (1 - pace) * away.square(), pace.to(variance))
 
 
 class GaussianPosterior(nn.Module):
