@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from . import kept
 from .errors import UserError
+from .measuring.probing import greatest
 
 FOLDER = "directions"
 NAME = re.compile(r"\w[\w-]{0,63}")
@@ -59,7 +60,7 @@ def probe(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> Direction:
     share = torch.cat([z.new_full((len(a),), 0.5 / len(a)), z.new_full((len(b),), 0.5 / len(b))])
     loc, scale = z.mean(0), z.std(0).clamp_min(1e-8)
     u = (z - loc) / scale
-    found = _concave(
+    found = greatest(
         lambda w: share @ logsigmoid(sign * (u @ w[1:] + w[0])) - 0.5 * w[1:] @ w[1:] / len(z),
         z.new_zeros(z.shape[1] + 1),
     )
@@ -184,7 +185,7 @@ def toward(
         return (sign * torch.sigmoid(-sign * (weight @ u + bias))) @ weight
 
     if method == "gradient":
-        found = _concave(lambda u: logsigmoid(sign * (weight @ u + bias)).sum()
+        found = greatest(lambda u: logsigmoid(sign * (weight @ u + bias)).sum()
                          - 0.5 * near * (u - begin).square().sum(), begin)  # fmt: skip
     else:
         found = begin
@@ -195,18 +196,3 @@ def toward(
             second = speed[1] * slope(found + (now - then) * first)
             found = found + (now - then) * (first + second) / 2
     return (found * scale.double()).to(z)
-
-
-def _concave(value: Callable[[Tensor], Tensor], begin: Float[Tensor, "D"]) -> Float[Tensor, "D"]:
-    """Where a concave function is greatest."""
-    found = begin.clone().requires_grad_()
-    descent = torch.optim.LBFGS([found], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        with torch.enable_grad():
-            lost = -value(found)
-        found.grad = torch.autograd.grad(lost, found)[0]
-        return lost.detach()
-
-    descent.step(loss)
-    return found.detach()

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import UserError
-from .learning.kinds import spread_out
+from .learning.kinds import centred, spread_out
 from .parts.priors import Gaussians
 from .text.readers import raw_lines, shown
 
@@ -186,9 +186,7 @@ def kmeans(
     centres = spread_out(points, count, chance)
     label = nearest(points, centres, 1)[1][:, 0]
     for _ in range(100):
-        held = torch.bincount(label, minlength=count)[:, None].to(points)
-        sums = torch.zeros_like(centres).index_add(0, label, points)
-        centres = torch.where(held > 0, sums / held.clamp_min(1), centres)
+        centres, _ = centred(points, label, centres)
         centres = unit(centres) if sphere else centres
         before, label = label, nearest(points, centres, 1)[1][:, 0]
         if torch.equal(before, label):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .. import config as configuration
@@ -43,15 +43,22 @@ def cluster(prior: Mixture, points: Float[Tensor, "N D"]) -> None:
     means = spread_out(points, len(prior.means))
     for _ in range(10):
         nearest = torch.cdist(points, means).argmin(1)
-        counts = torch.bincount(nearest, minlength=len(means))[:, None].to(points)
-        sums = torch.zeros_like(means).index_add(0, nearest, points)
-        means = torch.where(counts > 0, sums / counts.clamp_min(1), means)
+        means, counts = centred(points, nearest, means)
     squares = (points - means[nearest]).square()
     # One point's worth of the whole data's variance, 1, keeps small clusters from vanishing.
     spread = (torch.zeros_like(means).index_add(0, nearest, squares) + 1) / (counts + 1)
     prior.means.copy_(means)
     prior.log_scales.copy_(0.5 * spread.log())
     prior.logits.copy_(((counts[:, 0] + 1) / len(points)).log())
+
+
+def centred(
+    points: Float[Tensor, "N D"], label: Int[Tensor, "N"], centres: Float[Tensor, "C D"]
+) -> tuple[Float[Tensor, "C D"], Float[Tensor, "C 1"]]:
+    """(the mean of each cluster, or its centre where it has no point; how many points it has)."""
+    counts = torch.bincount(label, minlength=len(centres))[:, None].to(points)
+    sums = torch.zeros_like(centres).index_add(0, label, points)
+    return torch.where(counts > 0, sums / counts.clamp_min(1), centres), counts
 
 
 def spread_out(

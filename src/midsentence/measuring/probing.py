@@ -4,6 +4,7 @@ y: (N,) class numbers from 0. Everything in float64; all figures but MIG's parts
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,20 +23,14 @@ class Probe:
         z = z.double()
         self.loc, self.scale = z.mean(0), z.std(0).clamp_min(1e-8)
         u = (z - self.loc) / self.scale
-        weight = u.new_zeros(classes, z.shape[1], requires_grad=True)
-        bias = u.new_zeros(classes, requires_grad=True)
-        descent = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
-        def loss() -> float:
-            descent.zero_grad()
-            with torch.enable_grad():
-                prior = 0.5 * weight.square().sum() / len(z)
-                found = cross_entropy(u @ weight.T + bias, y) + prior
-                found.backward()
-            return float(found.detach())
+        def value(both: Tensor) -> Tensor:
+            weight, bias = both[:, :-1], both[:, -1]
+            prior = 0.5 * weight.square().sum() / len(z)
+            return -cross_entropy(u @ weight.T + bias, y) - prior
 
-        descent.step(loss)
-        self.weight, self.bias = weight.detach(), bias.detach()
+        found = greatest(value, u.new_zeros(classes, z.shape[1] + 1))
+        self.weight, self.bias = found[:, :-1], found[:, -1]
 
     def accuracy(self, z: Float[Tensor, "N D"], y: Int[Tensor, "N"]) -> float:
         u = (z.double() - self.loc) / self.scale
@@ -47,6 +42,21 @@ class Probe:
         share of all dimensions', or what is easy to read would count for more than what is hard."""
         moved = (self.weight - self.weight.mean(0)).abs().mean(0)
         return moved / moved.sum().clamp_min(1e-300)
+
+
+def greatest(value: Callable[[Tensor], Tensor], begin: Float[Tensor, "*D"]) -> Float[Tensor, "*D"]:
+    """Where a concave function is greatest (L-BFGS)."""
+    found = begin.clone().requires_grad_()
+    descent = torch.optim.LBFGS([found], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        with torch.enable_grad():
+            lost = -value(found)
+        found.grad = torch.autograd.grad(lost, found)[0]
+        return lost.detach()
+
+    descent.step(loss)
+    return found.detach()
 
 
 def entropy(y: Int[Tensor, "N"]) -> float:
