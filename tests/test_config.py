@@ -171,3 +171,8 @@ def test_a_number_that_means_nothing_is_refused_before_there_is_a_run(setting):
 def test_numbers_that_mean_nothing_are_refused(setting):
     with pytest.raises(UserError, match=setting.partition("=")[0].replace(".", r"\.")):
         config.compose(overrides=[setting])
+
+
+def test_settings_are_a_list():
+    with pytest.raises(UserError, match=r"a list of texts: \['latent=3'\]"):
+        config.compose(None, None, "latent=3")

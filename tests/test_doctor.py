@@ -80,6 +80,10 @@ def test_what_is_said_of_two_collapsed_models_is_why():
         for make in (sick.decoder_is_deaf, sick.posterior_is_the_prior)
     )
     assert any("does not read z" in r for r in deaf.reasons)
+    heard = diagnose(replace(FINE, kl=0.4, mi=0.4, shuffled_gap=0.3, train_shuffled_gap=0.3,
+                             shuffled_gap_stderr=0.05), TREE)  # fmt: skip
+    assert heard.verdict == "collapsed"
+    assert any("hardly reads z" in r for r in heard.reasons)
     assert not any("close to the prior" in r for r in deaf.reasons)
     assert any("close to the prior" in r for r in silent.reasons)
     assert any(s.startswith("objective.free_bits") for s in silent.settings)

@@ -215,6 +215,37 @@ def test_an_aggregate_is_the_mean_of_the_posteriors(labels):
     assert torch.allclose(p.log_prob(others.z), expected)
 
 
+def test_a_prior_is_not_fitted_to_the_noise_that_it_is_measured_with(monkeypatch):
+    """The same sentences, the same seed: the z that it learns from or is chosen by are others."""
+    vae, train, held = tiny(), lines(40, seed=1), lines(30, seed=2)
+    seen, fit = [], fitting.fit
+
+    def watched(settings, points, held_out, **more):
+        seen.extend([points, held_out])
+        return fit(settings, points, held_out, **more)
+
+    monkeypatch.setattr(fitting, "fit", watched)
+    fitting.fit_prior(vae, settings_of("mog", ["components=4"]), train, held, steps=3)
+    for sentences, points in zip((train, held), seen, strict=True):
+        for seed in (0, 1):
+            measured = survey(vae, sentences, seed).z.to(points)
+            assert torch.cdist(points, measured).min() > 1e-6
+
+
+def test_a_mixture_that_knows_its_points_by_heart_gains_nothing_on_others():
+    """Posteriors that are the prior: whatever noise sentences are measured with, KL is not below 0
+    but for its own noise, with the seed that the prior was fitted with too."""
+    vae, train, held = tiny(latent=6), lines(60, seed=1), lines(60, seed=2)
+    with torch.no_grad():
+        for parameter in vae.posterior.parameters():
+            parameter.zero_()
+    asked = settings_of("mog", ["components=60"])
+    vae.prior, _ = fitting.fit_prior(vae, asked, train, lines(60, seed=3), steps=300)
+    own, *others = (evaluate(vae, held, held.sizes, 5, seed=seed)["kl"] for seed in range(5))
+    spread = np.std(others, ddof=1)
+    assert abs(own - np.mean(others)) < 4 * spread
+
+
 def test_training_sentences_have_no_bound_under_an_aggregate_of_themselves():
     vae, train, held = tiny(), lines(40, seed=1), lines(30, seed=2)
     assert math.isfinite(examine(vae, held, train).train_elbo)

@@ -216,7 +216,7 @@ def test_labels_are_numbered_alike_in_every_part(tmp_path):
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [
-        ("one line\n", {}, r"all\.txt has too few lines for a (train|valid) part"),
+        ("one line\n", {}, r"all\.txt has too few lines that differ for a (train|valid) part"),
         ("a\nb\nc\n" * 50, {"valid_fraction": 0}, "give --valid FILE or raise"),
         ("a b c\n" * 50, {"valid": "all.txt", "max_tokens": 2}, "every train line of .* is over"),
         ("", {}, r"all\.txt holds no line"),

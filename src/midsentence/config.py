@@ -116,6 +116,8 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 
 def _laid_over(tree: dict[str, Any], asked: dict[str, Any], overrides: list[str]) -> Config:
+    if isinstance(overrides, str):
+        raise UserError(f"settings are a list of texts: [{overrides!r}]")
     # A kind first, wherever it stands: the other settings are that kind's.
     for text in sorted(overrides, key=lambda text: not _name(text).endswith(".kind")):
         _merge(asked, _override(text))

@@ -206,6 +206,8 @@ def examined(e: Examination) -> list[tuple[str, str, str]]:
     ranked = sorted(e.kl_per_dimension, reverse=True)
     several = " ".join(number(v) for v in ranked[:4]) + " .." * (len(ranked) > 4)
     own, whole = (sum(v) / e.latent for v in (e.posterior_variance, e.aggregate_variance))
+    known = math.isfinite(e.moments_kl)
+    by_moments = f"; at least {number(e.moments_kl)} by its moments" if known else ""
     rows = [
         ("bound", f"{number(e.elbo)} ± {number(e.elbo_stderr)}",
          f"ELBO on {e.sentences:,} validation sentences"),
@@ -213,8 +215,7 @@ def examined(e: Examination) -> list[tuple[str, str, str]]:
         ("KL", number(e.kl), "what z is charged; the sum of the next two"),
         ("mutual information", number(e.mi),
          f"what z tells about its sentence; at most {number(e.mi_cap)} can be measured"),
-        ("marginal KL", number(e.marginal_kl),
-         f"prior to average posterior; at least {number(e.moments_kl)} by its moments"),
+        ("marginal KL", number(e.marginal_kl), "prior to average posterior" + by_moments),
         ("prior outside", number(e.outside, ".0%"),
          "prior samples where hardly any sentence lies (5% if none is missing)"),
         ("active units", units, f"of {e.latent}, at " + " / ".join(map(str, e.active_units))),

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 LARGEST = (1 << 43) - 1
 """A seed that a person may give: a million times it (`measuring.survey`) is still a seed."""
 
-LABELS, WORDS, SAMPLED, BLIND, PARTS = 1, 2, 3, 4, 5
+LABELS, WORDS, SAMPLED, BLIND, PARTS, FITTED, CHOSEN = 1, 2, 3, 4, 5, 6, 7
 """What is drawn for a sentence beside its z, which has the seed itself: its label, its words, the
-words of the vocabulary that its likelihood is estimated by, and a z that knows nothing of it. And
-what the sentences of a later part of a file are drawn by."""
+words of the vocabulary that its likelihood is estimated by, and a z that knows nothing of it. What
+the sentences of a later part of a file are drawn by. And the z that a prior or a proposal is fitted
+to, and those that its best step is chosen by: fitted to the noise that it is measured with, a
+mixture would know it by heart."""
 
 
 def seed_of(*key: int) -> int:

@@ -21,7 +21,7 @@ from torch.distributions import Independent, Normal
 from ..errors import UserError
 from ..measuring.survey import Sentences, groups, measuring
 from ..parts.priors import Aggregate
-from ..seeds import seeded
+from ..seeds import CHOSEN, FITTED, seed_of, seeded
 from ..text.batches import Batch
 from ..vae import VAE, density, draw
 from .kinds import KINDS, Kind, build
@@ -84,13 +84,13 @@ def fit_prior(
     """
     check(vae)
     samples = max(1, min(DRAWS, HELD // len(held)))
-    checked = posterior_draws(vae, held, samples, seed + 1)
+    checked = posterior_draws(vae, held, samples, seed_of(seed, CHOSEN))
     if settings["kind"] == "aggregate":
         prior: nn.Module = aggregate(vae, train)
         progress(steps)
     else:
         samples = max(1, min(DRAWS, ROOM // (len(train) * vae.latent)))
-        points = posterior_draws(vae, train, samples, seed)
+        points = posterior_draws(vae, train, samples, seed_of(seed, FITTED))
         prior = fit(
             settings, points.flatten(0, 1), checked.flatten(0, 1),
             seed=seed, steps=steps, progress=progress,

@@ -21,6 +21,7 @@ from ..measuring.survey import Sentences, batch_of, measuring
 from ..parts.diffusion import Denoised
 from ..parts.layers import frozen
 from ..parts.posteriors import Gaussian, leaning
+from ..seeds import FITTED, seed_of
 from ..text.batches import Batch, Budget, shuffled
 from ..vae import VAE
 from .fitting import CLIP
@@ -85,7 +86,7 @@ def fit_proposal(
     usual = len(sentences) / len(shuffled(sentences.lengths, Budget(TOKENS), seed, 0))
     # cuDNN has no backward pass through a recurrent net in evaluation mode.
     cudnn = torch.backends.cudnn.flags(enabled=False)
-    with measuring(vae, seed), cudnn, frozen(learned), torch.enable_grad():
+    with measuring(vae, seed_of(seed, FITTED)), cudnn, frozen(learned), torch.enable_grad():
         proposal = Proposal(vae)
         optimizer = AdamW(proposal.named_parameters(), lr=rate, weight_decay=0.0)
         for step in range(steps):

@@ -206,10 +206,11 @@ def _little(e: Examination, floor: float) -> list[str]:
         told = f"{nats(e.mi)} nats tell sentences apart (mutual information)."
         reasons.append(paid + told)
     if _read(e) < floor:
+        nothing = floor == COLLAPSED and e.shuffled_gap <= 2 * e.shuffled_gap_stderr
         reasons.append(
             f"Given the z of another sentence the decoder loses {nats(e.shuffled_gap)} ± "
             f"{nats(e.shuffled_gap_stderr)} nats: it "
-            f"{'does not read' if floor == COLLAPSED else 'hardly reads'} z."
+            f"{'does not read' if nothing else 'hardly reads'} z."
         )
     if e.active < few:
         reasons.append(f"{e.active:.0f} of {e.latent} units are active.")

@@ -126,7 +126,8 @@ def prepare(
                     else "give --valid FILE or raise corpus.valid_fraction"
                 )
                 raise UserError(
-                    f"{name} has too few lines for a {part} part: add some, or {mend}{bad.after()}"
+                    f"{name} has too few lines that differ for a {part} part (a line that is there "
+                    f"again goes where it went first): add some, or {mend}{bad.after()}"
                 )
         if bad.count:
             told(str(bad))
