@@ -65,7 +65,7 @@ def test_a_file_is_read_as_the_corpus_was(home, tmp_path):
     assert (found["left_out"], found["unreadable"]) == (1, 0)
     assert found["nll"] == few["nll"]
     told = call("evaluate", home / "run", tmp_path / "more.txt", "--samples", 2, "--json")
-    assert "1 lines longer than the 256 tokens" in told.stderr
+    assert "1 lines longer than the 32 tokens" in told.stderr
     with pytest.raises(UserError, match=r"every line .* is over corpus\.max_tokens"):
         evaluation.evaluate_file(model, str(tmp_path / "long.txt"), 4)
 
