@@ -98,7 +98,7 @@ def test_two_latents_of_one_sentence_are_no_pair():
 
 
 def test_the_kernel_is_as_wide_as_the_prior():
-    """Half of the sphere's dimensions are told from all of them as well there as in N(0, I)."""
+    """On the sphere two draws are 2 apart in the mean square, and that is what the kernel has."""
     vae = tiny(posterior={"kind": "vmf"}, prior={"kind": "sphere"}, objective={"kind": "mmd"})
     run = vae.run(batch(), 2)
     torch.manual_seed(1)

@@ -81,10 +81,6 @@ def check(model: TextVAE) -> None:
         raise UserError("latent = 0 is a language model: it has no latent space to move about in")
 
 
-def on_sphere(model: TextVAE) -> bool:
-    return model.vae.sphere
-
-
 def of_lines(model: TextVAE, lines: Sequence[str], label: Any = None) -> Cloud:
     """Sentences of one's own. Raises UserError for none, or an empty one."""
     check(model)
@@ -93,7 +89,7 @@ def of_lines(model: TextVAE, lines: Sequence[str], label: Any = None) -> Cloud:
     found = located(model.vae, model.ids(lines, label))
     return Cloud(
         found["mean"], found["variance"], found["draw"],
-        text=lambda rows: [lines[i] for i in rows], sphere=on_sphere(model),
+        text=lambda rows: [lines[i] for i in rows], sphere=model.vae.sphere,
     )  # fmt: skip
 
 
@@ -127,5 +123,5 @@ def of_run(
         text=lambda wanted: store.text(data.tokenizer, rows[list(wanted)]),
         label=label,
         names=store.label_names,
-        sphere=on_sphere(model),
+        sphere=model.vae.sphere,
     )

@@ -208,10 +208,10 @@ def mmd(z: Float[Tensor, "K B D"], b: Float[Tensor, "N D"], *, apart: float) -> 
     def within(x: Tensor, alike: Tensor) -> Tensor:
         return (kernel(x, x) * ~alike).sum() / (~alike).sum()
 
-    self = torch.eye(count, device=a.device, dtype=torch.bool)
+    itself = torch.eye(count, device=a.device, dtype=torch.bool)
     sentence = torch.arange(sentences, device=a.device).repeat(samples)
     same = sentence[:, None] == sentence
-    return within(a, same) + within(b, self) - 2 * kernel(a, b).mean()
+    return within(a, same) + within(b, itself) - 2 * kernel(a, b).mean()
 
 
 class Rate(Objective):

@@ -115,7 +115,8 @@ class Steps:
         # The mean over sentences. The divisor is the epoch's mean batch and not this one's, so that
         # a sentence weighs the same whatever company its length brings it into. Several processes'
         # gradients are averaged, where a sum is wanted.
-        scale = processes.count() * per_epoch / len(self.store)
+        weight = per_epoch / len(self.store)
+        scale = processes.count() * weight
         mine = range(processes.number(), self.parts, processes.count())
         found: list[dict[str, Tensor]] = []
         self.vae.zero_grad()
@@ -141,8 +142,8 @@ class Steps:
         together = {name: torch.cat([each[name] for each in found]) for name in found[0]}
         if self.objective.adapts and beta > 0:  # what weighs nothing answers to no weight
             kl = processes.total(together["kl"].sum()) / len(rows)
-            share = len(rows) * per_epoch / len(self.store)
-            self.objective.adapt(torch.where(finite.to(kl.device), kl, torch.nan), share)
+            told = torch.where(finite.to(kl.device), kl, torch.nan)
+            self.objective.adapt(told, len(rows) * weight)
         return together, int(self.store.lengths[rows].sum()) + len(rows), norm
 
     def _batch(self, rows: np.ndarray) -> Batch:
