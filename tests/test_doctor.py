@@ -628,9 +628,11 @@ def test_the_command_says_it_for_people_and_for_programs(run, capsys):
 
 
 def test_the_report_says_what_the_doctor_says(run):
-    page = pipeline.write_report(run).read_text("utf-8")
+    found = pipeline.write_report(run)
+    page = (run / "report.html").read_text("utf-8")
     assert "Posterior collapsed" in page
     assert checkup.doctor(run)[1].reasons[0] in page
+    assert found == checkup.doctor(run)[1]
 
 
 def test_the_report_calls_nothing_healthy_that_the_doctor_does_not():

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from midsentence import UserError, assembly, cli, pipeline
+from midsentence import UserError, assembly, cli, pipeline, resuming
 from midsentence import config as configuration
 from midsentence.learning import checkpoint, trainer
 from midsentence.opening import digest, verify, verify_early
@@ -83,7 +83,7 @@ def test_files_half_replaced_are_gone_on_from(run, monkeypatch, capsys):
         verify(folder, assembly.FILES)
     verify_early(folder, assembly.FILES, mixed=True)
     text = run[0]
-    config, _ = pipeline._resume(text, folder, None, [])
+    config, _ = resuming.resumed(text, folder, None, [])
     assert config.training.max_steps == 11
 
 
@@ -99,7 +99,7 @@ def test_the_way_back_to_the_best_weights_is_checked(run, monkeypatch):
         return False
 
     monkeypatch.setattr(trainer.Trainer, "_look", damaged)
-    config, data = pipeline._resume(text, folder, None, [])
+    config, data = resuming.resumed(text, folder, None, [])
     asked = ["optimizer.kind=sgd", "optimizer.halve_after=1", "optimizer.halve_from=0"]
     config = configuration.override(config, asked)
     with pytest.raises(UserError, match=r"model.safetensors is damaged"):

@@ -19,6 +19,7 @@ from midsentence import TextVAE, UserError, assembly, config, evaluation, openin
 from midsentence.config import recipes
 from midsentence.learning import checkpoint, optimizers, steps, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
+from midsentence.learning.planning import Plan
 from midsentence.learning.procedures import Aggressive
 from midsentence.parts.head import usual_words
 from midsentence.parts.layers import Block
@@ -299,6 +300,23 @@ def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
     run(corpus, tmp_path / "run", "training.max_steps=2")
     with pytest.raises(UserError, match=message):
         pipeline.train(corpus, tmp_path / "run", resume=True, **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (["latent=5"], "latent"),
+        (["decoder.hidden=12", "decoder.dropout=0.1"], r"decoder\.dropout, decoder\.hidden"),
+        (["head.tied=true"], r"head\.tied"),
+        (["decoder.kind=gru"], r"decoder\.kind"),
+    ],
+)
+def test_resume_takes_no_other_model(corpus, tmp_path, asked, named):
+    run(corpus, tmp_path / "run", "training.max_steps=2")
+    with pytest.raises(UserError, match=f"another model: leave {named} out, or train afresh"):
+        pipeline.train(corpus, tmp_path / "run", resume=True, settings=asked)
+    more = ["decoder.dropout=0.1", "objective.free_bits=0.5", "training.max_steps=3"]
+    assert pipeline.train(corpus, tmp_path / "run", resume=True, settings=more) is not None
 
 
 def test_resume_takes_the_same_command(corpus, tmp_path):
@@ -658,7 +676,7 @@ def test_pre_training_ends_with_a_new_decoder_and_the_encoder_as_it_was(corpus, 
     assert [held._beta(p) for p in (0, 0.39, 0.4, 0.49, 1.0)] == pytest.approx(
         [0, 0, 0, 0.5, 1.0], abs=1e-9
     )
-    held.planned, held.per_epoch = 100, 10
+    held.plan = Plan(per_epoch=10, steps=100, every=10)
     held._step(held._batches(0), 0.1)
     held._validate()
     before = {n: p.detach().clone() for n, p in held.vae.named_parameters()}

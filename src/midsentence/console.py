@@ -101,6 +101,11 @@ class Training:
         if r["ended"] != "interrupted":
             err.print(f"done: {r['ended']}, {r['step']:,} steps, {r['seconds'] / 60:.1f} minutes")
 
+    def _verdict(self, r: dict[str, Any]) -> None:
+        err.print(f"verdict    {r['verdict']}: {r['reasons'][0]}", markup=False)
+        if r["settings"]:
+            err.print(f"           to try: {' '.join(r['settings'])}; more: midsentence doctor")
+
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Any]:

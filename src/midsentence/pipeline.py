@@ -18,9 +18,9 @@ from .errors import UserError
 from .evaluation import evaluate_store, keep_evaluation
 from .learning import trainer
 from .learning.trainer import Listener
-from .opening import verify_early
 from .parts.head import usual_words
 from .reporting import describe, write_report
+from .resuming import resumed
 from .sections import LONGEST_LABEL
 from .text.corpus import Corpus, prepare
 from .text.store import MANY, pick
@@ -48,8 +48,8 @@ def train(
     corpus: a path, ``-``, ``builtin:NAME``, a pattern such as ``data/*.txt``, or several.
 
     settings: ``a.b=c`` strings, as ``--set`` takes them. listener: told "corpus", "start", "train",
-    "valid", "end" with a record each. Returns the model with the best validation bound, or None
-    when training was interrupted before there was one. Raises UserError.
+    "valid", "end", "verdict" with a record each. Returns the model with the best validation bound,
+    or None when training was interrupted before there was one. Raises UserError.
 
     Under torchrun every process calls it and gets the same model; the first prepares the corpus,
     writes the files and tells the listener. All must see the folder.
@@ -63,11 +63,11 @@ def train(
         def begin() -> tuple[Config, Corpus]:
             stack.enter_context(claimed(out))
             if resume:
-                return _resume(corpus, out, recipe, settings, file, valid, test)
+                return resumed(corpus, out, recipe, settings, file, valid, test)
             return _begin(corpus, out, recipe, file, settings, valid, test, listener)
 
         def follow() -> tuple[Config, Corpus]:
-            return _resume(corpus, out, None, settings if resume else ())
+            return resumed(corpus, out, None, settings if resume else ())
 
         try:
             config, data = processes.lead(begin, follow)
@@ -112,7 +112,8 @@ def _train(
     model = TextVAE.from_pretrained(out, config.training.device, prior="own")
     quick = pick(data.test if len(data.test) else data.valid, QUICK_SENTENCES, config.seed)
     keep_evaluation(out, "quick", evaluate_store(model, quick, QUICK_SAMPLES))
-    write_report(out)
+    if found := write_report(out):
+        listener("verdict", vars(found))
     return model
 
 
@@ -184,12 +185,6 @@ def _begin(
     return config, data
 
 
-def _apart(a: Config, b: Config) -> bool:
-    """Do they differ in anything that a file of settings decides, also if it is another run's?"""
-    elsewhere: Any = {"recipe": True, "corpus": {"source", "valid", "test"}, "labels": {"shares"}}
-    return a.model_dump(exclude=elsewhere) != b.model_dump(exclude=elsewhere)
-
-
 def _spelled(*names: Path | str | None) -> None:
     """Raises UserError for a file name that is no text: what is saved could not say it."""
     for name in map(str, filter(None, names)):
@@ -220,57 +215,3 @@ def label_shares(data: Corpus) -> dict[str, float]:
         counts += np.bincount(labels[start : start + MANY] + 1, minlength=len(counts))
     counts = counts[1:] / len(labels)
     return {name: float(share) for name, share in zip(names, counts, strict=True)}
-
-
-def _resume(
-    corpus: str | list[str],
-    out: Path,
-    recipe: str | None,
-    settings: Sequence[str],
-    file: Path | None = None,
-    valid: str | None = None,
-    test: str | None = None,
-) -> tuple[Config, Corpus]:
-    if not (out / "config.toml").exists():
-        raise UserError(f"{out} holds no run to resume; train without --resume")
-    if processes.first():
-        for folder in (out, out / "checkpoints", out / "directions"):
-            clean(folder)
-    verify_early(out, assembly.FILES, mixed=True)
-    config = configuration.load(out / "config.toml")
-    if corpus != config.corpus.source:
-        raise UserError(f"{out} was trained on {config.corpus.source!r}, not on {corpus!r}")
-    if recipe and recipe != config.recipe:
-        raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
-    changed = configuration.override(config, list(settings))
-    if file and _apart(configuration.override(config, list(settings), file), changed):
-        raise UserError(
-            f"{out} was begun with other settings than {file} has: leave --config out, "
-            "and say with --set what is to be different"
-        )
-    if changed.head.sampled_words is None:
-        changed.head.sampled_words = 0  # it is older than the setting
-    for option, given, held in (
-        ("--valid", valid, config.corpus.valid),
-        ("--test", test, config.corpus.test),
-    ):
-        if given not in (None, held):
-            raise UserError(f"{out} goes on with the settings and files it has: leave {option} out")
-    for section in ("corpus", "tokenizer"):
-        before, after = (getattr(c, section).model_dump() for c in (config, changed))
-        for name in (name for name in before if before[name] != after[name]):
-            raise UserError(
-                f"the text of {out} is prepared: leave {section}.{name} out, or train afresh"
-            )
-    had, asked = config.optimizer["kind"], changed.optimizer["kind"]
-    if had != asked:
-        raise UserError(
-            f"{out} was begun with optimizer.kind={had}, whose state {asked!r} can't go on with: "
-            "leave that setting out, or train afresh"
-        )
-    if changed.training.pretrain != config.training.pretrain:
-        raise UserError(
-            f"{out} was begun with training.pretrain={config.training.pretrain}, and its decoder "
-            "begins anew by that: leave that setting out, or train afresh"
-        )
-    return changed, Corpus.open(out / "corpus")

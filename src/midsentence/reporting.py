@@ -10,7 +10,7 @@ from .bundle import TextVAE
 from .config import Config
 from .evaluation import evaluations
 from .learning.records import read as read_records
-from .measuring.diagnosis import diagnose
+from .measuring.diagnosis import Diagnosis, diagnose
 from .measuring.doctor import examine
 from .report import Report
 from .text.corpus import Corpus
@@ -36,8 +36,11 @@ def describe(config: Config, data: Corpus) -> dict[str, Any]:
     }
 
 
-def write_report(run: Path) -> Path:
-    """Draw ``report.html`` of a finished run afresh, under its own prior. Raises UserError."""
+def write_report(run: Path) -> Diagnosis | None:
+    """Draw ``report.html`` of a finished run afresh, under its own prior.
+
+    Returns what the doctor says, or None of too few sentences. Raises UserError.
+    """
     model = TextVAE.from_pretrained(run, prior="own")
     data = Corpus.open(run / "corpus")
     records = read_records(run / "metrics.jsonl")
@@ -87,4 +90,4 @@ def write_report(run: Path) -> Path:
     )
     if processes.first():
         report.write(run / "report.html")
-    return run / "report.html"
+    return diagnosis

@@ -97,10 +97,11 @@ class RefineSettings(Section):
 class TrainingSettings(Section):
     """The budget (whichever of epochs, steps and minutes ends first), batches and stopping.
 
-    epochs: times through the corpus at most, 0.5 is half of it. max_steps: steps at most.
-    max_minutes: minutes of training at most. device: ``cpu``, ``cuda``, or ``auto``. threads: of
-    torch; by default one a core. tensorboard: figures for it too, in the run's
-    folder. clip: the norm that a gradient may have. batch_sentences: sentences of a batch at most.
+    epochs: times through the corpus at most, 0.5 is half of it; by itself 20, or as many as 2,000
+    steps are where that is more. max_steps: steps at most. max_minutes: minutes of training at
+    most. device: ``cpu``, ``cuda``, or ``auto``. threads: of torch; by default one a core.
+    tensorboard: figures for it too, in the run's folder. clip: the norm that a gradient may have.
+    batch_sentences: sentences of a batch at most.
     batch_tokens: padded positions of a batch at most; by itself 1,024, or as many as 32 sentences
     of mean length have where that is more. init: initialise all weights but embeddings
     uniformly within plus or minus this (embeddings: 0.1), as the published protocol does, but what
@@ -111,16 +112,16 @@ class TrainingSettings(Section):
     gradients are too large for one process (`learning.sharding`). recompute: Transformer layers
     keep only what goes in. patience: stop after so many validations without a better bound, counted
     once KL annealing has ended; 0: never. validations: how many an epoch, about eight a run at
-    least.
-    valid_sentences: of a larger validation part so many, the same ones each time, are validated on,
-    so that neither time nor memory grows with the corpus. compile: encoder and decoder through
+    least; by itself one, and no more than forty a run. valid_sentences: of a larger validation part
+    so many, the same ones each time, are validated on, so that neither time nor memory grows with
+    the corpus. compile: encoder and decoder through
     torch.compile while training, if there is a compiler. aggressive: steps of the encoder at most
     for one of the decoder; 0 is off (`learning.procedures`). pretrain: the part of the run in which
     there is no KL, after which the decoder begins anew; 0 is off. average: the part of the run from
     which on the mean of the weights is kept (`learning.averaging`); unset is off.
     """
 
-    epochs: Annotated[float, Field(gt=0, le=1e9)] = 20.0
+    epochs: Annotated[float, Field(gt=0, le=1e9)] | None = None
     max_steps: Annotated[int, Field(ge=1)] | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -130,7 +131,7 @@ class TrainingSettings(Section):
     strategy: str = "ddp"
     recompute: bool = False
     init: Annotated[float, Field(gt=0, le=1e3)] | None = None
-    validations: Annotated[float, Field(gt=0)] = 1.0
+    validations: Annotated[float, Field(gt=0)] | None = None
     valid_sentences: Annotated[int, Field(ge=1)] = 10_000
     patience: int = 5
     threads: Annotated[int, Field(ge=1)] | None = None

@@ -78,8 +78,18 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: object
             parameter.copy_(like(tensors[name], parameter))
 
 
+def shapes_of(make: Callable[[], nn.Module]) -> Shapes:
+    """Of the tensors that ``make()`` has; no memory is taken for them."""
+    with torch.device("meta"), _Unwritten():
+        return _shapes(make())
+
+
+def _shapes(module: nn.Module) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors_of(module).items()}
+
+
 def _compare(module: nn.Module, found: Shapes, where: object) -> None:
-    wanted = {name: list(tensor.shape) for name, tensor in tensors_of(module).items()}
+    wanted = _shapes(module)
     both = set(wanted) & set(found)
     wrong = sorted(set(wanted) ^ set(found) | {k for k in both if wanted[k] != list(found[k])})
     if wrong:

@@ -246,7 +246,8 @@ def report(run: Run) -> None:
     """Draw report.html of a run afresh."""
     from ..reporting import write_report
 
-    say(str(write_report(run)))
+    write_report(run)
+    say(str(run / "report.html"))
 
 
 COMMANDS = (evaluate, fit_prior, compare, doctor, report)

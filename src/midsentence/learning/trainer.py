@@ -21,6 +21,7 @@ from ..weights import load_tensors, load_weights, tensors_of
 from . import checkpoint
 from .averaging import Average
 from .compiling import compile_in_place
+from .planning import LEAST_VALIDATIONS, Plan, plan
 from .procedures import reset_decoder
 from .records import Record, Tally, append, cut, interruptible
 from .schedules import schedule
@@ -28,10 +29,10 @@ from .sharding import put_together
 from .steps import Steps
 
 Listener = Callable[[str, Record], None]
-"""Called with "start", "train", "valid" or "end" and a record of numbers, or "note" and a text."""
+"""Called with "start", "train", "valid" or "end" and a record of numbers, "note" and a text, and
+after all "verdict" with what the doctor says."""
 
 RECORD_EVERY = 25
-LEAST_VALIDATIONS = 8
 WORTH = 4
 """Times as long as a validation took, it is trained before one that no epoch asks for."""
 
@@ -99,20 +100,17 @@ class Trainer:
             compile_in_place(part, lambda text: listener("note", {"text": text}))
         self.at, self.tally = Position(), Tally(time.monotonic())
         self.pretrain = settings.pretrain
-        self.per_epoch = self.planned = 0  # steps
+        self.plan = Plan(per_epoch=1, steps=0, every=1)
 
     def fit(self) -> Position:
         settings, at = self.config.training, self.at
         batches = self._batches(at.epoch)
         # Epochs differ in length by a batch or two: a run that is gone on with must plan as before.
-        self.per_epoch = len(self._batches(0) if at.epoch else batches)
-        planned = math.ceil(settings.epochs * self.per_epoch)
-        self.planned = min(planned, settings.max_steps or planned)
-        self.steps.expect(self.per_epoch)
-        often = min(self.per_epoch / settings.validations, self.planned / LEAST_VALIDATIONS)
-        every = max(1, math.ceil(often))
+        self.plan = plan(settings, len(self._batches(0) if at.epoch else batches))
+        self.steps.expect(self.plan.per_epoch)
         parameters = sum(p.numel() for p in self.vae.parameters())
-        self.listener("start", {"steps": self.planned, "step": at.step, "parameters": parameters})
+        begun = {"steps": self.plan.steps, "step": at.step, "parameters": parameters}
+        self.listener("start", begun)
         began = time.monotonic() - at.seconds
         tally, progress = self.tally, self._progress()
         tally.since = time.monotonic() - tally.spent
@@ -143,7 +141,7 @@ class Trainer:
                 # as long as most of the minutes are left to the training.
                 parts = [int(p * LEAST_VALIDATIONS) for p in (before, progress)]
                 passed = bool(settings.max_minutes) and parts[0] < parts[1]
-                if at.step % every == 0 or (passed and at.seconds - last >= WORTH * cost):
+                if at.step % self.plan.every == 0 or (passed and at.seconds - last >= WORTH * cost):
                     looked = time.monotonic()
                     self._validate()
                     now = time.monotonic()
@@ -197,7 +195,7 @@ class Trainer:
 
     def _progress(self) -> float:
         minutes = self.config.training.max_minutes
-        used = self.at.step / self.planned if self.planned else 1.0
+        used = self.at.step / self.plan.steps if self.plan.steps else 1.0
         return max(used, self.at.seconds / (60 * minutes)) if minutes is not None else used
 
     def _beta(self, progress: float) -> float:
@@ -241,7 +239,7 @@ class Trainer:
             worth = self._look()
         at = self.at
         at.validated = at.step
-        if self.optimizer.validated(worth, (at.step - at.begun) / self.per_epoch):
+        if self.optimizer.validated(worth, (at.step - at.begun) / self.plan.per_epoch):
             self._back_to_best()
         at.ended = self._over()
         if not at.ended and self._progress() < 1:
@@ -282,7 +280,7 @@ class Trainer:
         record = {
             "kind": kind,
             "step": at.step,
-            "epoch": round(at.step / self.per_epoch, 4),
+            "epoch": round(at.step / self.plan.per_epoch, 4),
             "progress": round(self._progress(), 6),
             "seconds": round(at.seconds, 2),
             **found,

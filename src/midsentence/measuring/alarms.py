@@ -43,7 +43,8 @@ def alarms(records: Sequence[Record], final: float, latent: int) -> dict[str, st
     if all(_level(r, latent) == "collapsed" for r in recent):
         found["collapsed"] = (
             f"the posterior has collapsed (KL {kl:.2f}, MI {mi:.2f} nats, {now['active_units']} "
-            "active units): stop, and train with more objective.free_bits or encoder.pooling=max"
+            "active units): stop, and train with encoder.pooling=max, the default, and more "
+            "objective.free_bits"
         )
     elif mi < FALLEN * max(r["mi"] for r in counted) and mi < HEALTHY:
         found["collapsing"] = (

@@ -1,0 +1,103 @@
+"""A run that is gone on with: what may be said anew, and what was decided when it was begun."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import assembly, processes
+from . import config as configuration
+from .config import Config
+from .errors import UserError
+from .opening import verify_early
+from .text.corpus import Corpus
+from .weights import shapes_of
+from .writing import clean
+
+
+def resumed(
+    corpus: str | list[str],
+    out: Path,
+    recipe: str | None,
+    settings: Sequence[str],
+    file: Path | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+) -> tuple[Config, Corpus]:
+    """The settings that a run goes on with, and its corpus. Raises UserError for anything that it
+    can't go on with, and says which option to leave out."""
+    if not (out / "config.toml").exists():
+        raise UserError(f"{out} holds no run to resume; train without --resume")
+    if processes.first():
+        for folder in (out, out / "checkpoints", out / "directions"):
+            clean(folder)
+    verify_early(out, assembly.FILES, mixed=True)
+    config = configuration.load(out / "config.toml")
+    if corpus != config.corpus.source:
+        raise UserError(f"{out} was trained on {config.corpus.source!r}, not on {corpus!r}")
+    if recipe and recipe != config.recipe:
+        raise UserError(f"{out} was begun with recipe {config.recipe!r}; leave --recipe out")
+    changed = configuration.override(config, list(settings))
+    if file and _apart(configuration.override(config, list(settings), file), changed):
+        raise UserError(
+            f"{out} was begun with other settings than {file} has: leave --config out, "
+            "and say with --set what is to be different"
+        )
+    if changed.head.sampled_words is None:
+        changed.head.sampled_words = 0  # it is older than the setting
+    for option, given, held in (
+        ("--valid", valid, config.corpus.valid),
+        ("--test", test, config.corpus.test),
+    ):
+        if given not in (None, held):
+            raise UserError(f"{out} goes on with the settings and files it has: leave {option} out")
+    for section in ("corpus", "tokenizer"):
+        before, after = (getattr(c, section).model_dump() for c in (config, changed))
+        for name in (name for name in before if before[name] != after[name]):
+            raise UserError(
+                f"the text of {out} is prepared: leave {section}.{name} out, or train afresh"
+            )
+    had, asked = config.optimizer["kind"], changed.optimizer["kind"]
+    if had != asked:
+        raise UserError(
+            f"{out} was begun with optimizer.kind={had}, whose state {asked!r} can't go on with: "
+            "leave that setting out, or train afresh"
+        )
+    if changed.training.pretrain != config.training.pretrain:
+        raise UserError(
+            f"{out} was begun with training.pretrain={config.training.pretrain}, and its decoder "
+            "begins anew by that: leave that setting out, or train afresh"
+        )
+    corpus_of_run = Corpus.open(out / "corpus")
+    _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
+    return changed, corpus_of_run
+
+
+def _same_model(out: Path, before: Config, after: Config, vocab: int) -> None:
+    """Raises UserError where what was learned has no place in the model that is asked for."""
+    made = [shapes_of(partial(assembly.assemble, c, vocab)) for c in (before, after)]
+    if made[0] != made[1]:
+        trees = [_flat(c.model_dump(include=assembly.SHAPING)) for c in (before, after)]
+        names = sorted(n for n in trees[0] | trees[1] if trees[0].get(n) != trees[1].get(n))
+        # Another kind has other settings, of which nobody spoke.
+        kinds = [n.removesuffix("kind") for n in names if n.endswith(".kind")]
+        names = [n for n in names if n.endswith(".kind") or not n.startswith(tuple(kinds))]
+        raise UserError(
+            f"{out} has learned weights of another model: leave {', '.join(names)} out, "
+            "or train afresh"
+        )
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """``{"decoder.hidden": 256, "latent": 32}``"""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        found |= {f"{name}.{key}" if key else name: held for key, held in inner}
+    return found
+
+
+def _apart(a: Config, b: Config) -> bool:
+    """Do they differ in anything that a file of settings decides, also if it is another run's?"""
+    elsewhere: Any = {"recipe": True, "corpus": {"source", "valid", "test"}, "labels": {"shares"}}
+    return a.model_dump(exclude=elsewhere) != b.model_dump(exclude=elsewhere)
