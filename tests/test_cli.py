@@ -130,6 +130,15 @@ def test_interpolate_marks_repeats(home):
     assert [json.loads(row)["t"] for row in rows.stdout.decode().splitlines()][-1] == 1.0
 
 
+def test_score_says_how_many_words_it_does_not_know(home):
+    done = call("score run - --samples 3", "anna sees a zebra\nben xx a yy\n", home)
+    assert done.stdout.startswith(b"log_px\t") and len(done.stdout.splitlines()) == 3
+    assert done.stderr == b"3 tokens are not in the vocabulary, and were scored as <unk>\n"
+    rows = call("score run - --samples 3 --jsonl", "anna sees a zebra\n", home).stdout
+    assert json.loads(rows)["unknown"] == 1
+    assert not call("score run text.txt --samples 3", cwd=home).stderr
+
+
 def test_score_and_evaluate_agree(home):
     rows = call("score run text.txt --samples 7 --jsonl", cwd=home).stdout.decode().splitlines()
     scores = [json.loads(row) for row in rows]

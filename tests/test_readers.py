@@ -167,6 +167,7 @@ def test_tables_with_names_and_with_numbers(file):
             r"a\.csv:3: has 1 columns: there is no 1",
         ),
         ("1\tx\n\nx\n", "a.txt", {"text_field": "1"}, r"a\.txt:3: has 1 columns"),
+        ("label\tSentence\n1\tx\n", "a.tsv", {"text_field": "1"}, "header.*--text-field Sentence"),
         ("1\tx\n", "a.txt", {"text_field": "²"}, "no column '²'"),
         ("1\tx\n", "a.txt", {"text_field": "-1"}, "no column '-1'"),
         ("text\n", "a.csv", {}, "holds no line"),

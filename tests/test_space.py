@@ -265,6 +265,18 @@ def test_the_probe_sees_what_the_difference_of_means_mistakes():
     assert by_probe.about["accuracy"] > by_mean.about["accuracy"] + 0.1
 
 
+def test_what_a_coin_might_do_is_no_direction():
+    """Alike on both sides, it stays under the mark 39 times of 40; this far apart it is above."""
+    assert directions.guessed({"from": 500, "to": 500}) == pytest.approx(0.5 + 2 * 0.05 / 2**0.5)
+    assert math.isnan(directions.guessed({"from": 4, "to": 500}))
+    about = [directions.fit(gaussian(100, seed=2 * s), gaussian(100, seed=2 * s + 1), "mean").about
+             for s in range(40)]  # fmt: skip
+    under = sum(a["accuracy"] <= directions.guessed(a) for a in about)
+    assert 35 <= under
+    apart = directions.fit(gaussian(100), gaussian(100, (1.0, 1.0), seed=1), "mean").about
+    assert apart["accuracy"] > directions.guessed(apart)
+
+
 def test_too_few_sentences_make_no_direction():
     with pytest.raises(UserError, match="at least two"):
         directions.fit(gaussian(1), gaussian(5))
@@ -532,6 +544,11 @@ def test_directions_from_files_and_labels_are_used_by_edit(home):
     for method in ("gradient", "ode"):
         assert said(home, f"edit run {A} --toward scene --away who --method {method}")
     assert said(home, "direction run who --from a.txt --to b.txt --force")
+
+
+def test_a_direction_that_a_coin_might_find_says_so(home):
+    told = call("direction run none --from a.txt --to a.txt", cwd=home)
+    assert b"does not tell the two apart" in told.stderr and told.stdout
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,12 @@ def test_a_file_is_read_as_the_corpus_was(home, tmp_path):
         evaluation.evaluate_file(model, str(tmp_path / "long.txt"), 4)
 
 
+def test_a_model_that_was_exported_has_no_table_of_its_own(home, tmp_path):
+    TextVAE.from_pretrained(home / "run").save_pretrained(tmp_path / "out")
+    with pytest.raises(UserError, match="out is exported, without a corpus: compare the run"):
+        evaluation.side_by_side([tmp_path / "out", home / "run"])
+
+
 @pytest.mark.parametrize(("how", "said"), [("skip", "left out"), ("replace", "mended or left out")])
 def test_lines_that_cannot_be_read_are_counted(home, tmp_path, how, said):
     model = TextVAE.from_pretrained(home / "run")

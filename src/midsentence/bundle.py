@@ -20,7 +20,7 @@ from .measuring.likelihood import importance_weighted
 from .measuring.survey import InMemory, posterior_means, survey
 from .seeds import LABELS, seed_of
 from .text.readers import cleaned, plain
-from .text.tokenizer import Tokenizer
+from .text.tokenizer import UNK, Tokenizer
 from .vae import VAE
 
 LONGEST = 2048
@@ -35,7 +35,8 @@ Label = str | Sequence[str | None] | None
 
 @dataclass(frozen=True)
 class Score:
-    """What the model says of one sentence. Nats; `tokens` counts ``</s>``."""
+    """What the model says of one sentence. Nats; `tokens` counts ``</s>``, and `unknown` are those
+    of them that the vocabulary lacks: a density of ``<unk>`` is none of what was written."""
 
     text: str
     log_px: float
@@ -43,6 +44,7 @@ class Score:
     kl: float
     tokens: int
     bytes: int
+    unknown: int = 0
 
 
 class TextVAE:
@@ -260,7 +262,8 @@ class TextVAE:
         log_p, error = importance_weighted(self.vae, sentences, samples, seed=seed)
         kl = survey(self.vae, sentences, seed, summaries=False).kl.sum(1).tolist()
         lengths, sizes = sentences.lengths.tolist(), [len(cleaned(x).encode()) for x in lines]
+        unknown = [list(sentences[i]).count(UNK) for i in range(len(lines))]
         return [
-            Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, size)
+            Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, size, unknown[i])
             for i, (line, size) in enumerate(zip(lines, sizes, strict=True))
         ]

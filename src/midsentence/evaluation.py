@@ -165,6 +165,8 @@ def side_by_side(runs: Sequence[Path]) -> tuple[dict[str, dict[str, float]], lis
     held = {run: evaluations(run) for run in runs}
     for run, tables in held.items():
         if not tables:
+            if (run / "manifest.json").exists() and not (run / "corpus").is_dir():
+                raise UserError(f"{run} is exported, without a corpus: compare the run it is of")
             raise UserError(f"{run} has no evaluation yet: midsentence evaluate {run}")
     parts = {run: [name.partition(", ")[0] for name in tables] for run, tables in held.items()}
     common = [part for part in parts[runs[0]] if all(part in each for each in parts.values())]

@@ -1,5 +1,6 @@
 """The commands about directions in a run's latent space: found once, then followed."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +47,9 @@ def direction(
     )
     folder = directions.write(run, name, found, replace=force, weights=space.model.weights)
     about = found.about
+    if about["accuracy"] <= directions.guessed(about):
+        print("z does not tell the two apart better than a coin might: edits along it will change "
+              "something else", file=sys.stderr)  # fmt: skip
     if as_json:
         say(dumps({"name": name, **about, "length": float(found.vector.norm())}))
         return

@@ -1,5 +1,6 @@
 """The commands that read and write sentences with a trained model. `app` lists them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,10 +171,17 @@ def score(
 
     model = open_model(run, own_prior)
     warn_unavailable(model)
-    if not jsonl:
-        say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
+    header, unknown = not jsonl, 0
     for lines, own in seeded_chunks(model, source, seed, 64):
-        for s in model.score(lines, samples, label=label, seed=own):
+        scores = model.score(lines, samples, label=label, seed=own)
+        unknown += sum(s.unknown for s in scores)
+        if header:
+            say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
+            header = False
+        for s in scores:
             say_json(**asdict(s)) if jsonl else say(
                 f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"
             )
+    if unknown:
+        told = f"{unknown:,} tokens are not in the vocabulary, and were scored as <unk>"
+        print(told, file=sys.stderr)

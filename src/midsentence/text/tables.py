@@ -12,6 +12,8 @@ from ..errors import UserError
 from .tolerance import Bad
 
 DEFAULT_FIELD = "text"
+TITLES = {DEFAULT_FIELD, "sentence", "sentences"}
+"""Of a column, and hardly ever a sentence: a row of them is not to be learned."""
 RECORD = 1 << 20
 """Bytes that may be held for one record, whose fields other than the text do not count."""
 
@@ -183,4 +185,9 @@ def _layout(
             close = difflib.get_close_matches(field, first, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {listed(first)}"
             raise UserError(f"{name}:{number}: no column {field!r}: {hint}")
+    if not has_header and places[0] < len(first) and first[places[0]].casefold() in TITLES:
+        raise UserError(
+            f"{name}:{number}: the first row looks like a header: name the column, "
+            f"--text-field {first[places[0]]}"
+        )
     return (places[0], places[1] if label is not None else None), has_header
