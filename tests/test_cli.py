@@ -130,6 +130,20 @@ def test_interpolate_marks_repeats(home):
     assert [json.loads(row)["t"] for row in rows.stdout.decode().splitlines()][-1] == 1.0
 
 
+def test_ctrl_c_while_the_command_loads_is_one_line():
+    script = (
+        "import sys\n"
+        "class Late:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'midsentence.cli.app':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Late())\n"
+        "import midsentence.cli\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "midsentence: interrupted\n")
+
+
 def test_score_says_how_many_words_it_does_not_know(home):
     done = call("score run - --samples 3", "anna sees a zebra\nben xx a yy\n", home)
     assert done.stdout.startswith(b"log_px\t") and len(done.stdout.splitlines()) == 3

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +69,35 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     held = config.load(out / "config.toml").head.sampled_words  # whatever it is gone on with on
     assert held == usual_words(model.vae.device)
     opening.verify(out, assembly.FILES)
+
+
+def noting(texts):
+    """A listener that adds every note to `texts`."""
+    return lambda event, record: texts.append(record["text"]) if event == "note" else None
+
+
+def test_few_sentences_are_given_a_small_model_that_is_held_back(corpus, tmp_path, monkeypatch):
+    """Where nobody says otherwise: a recipe, a file, or so much of it."""
+    told = []
+
+    def began(name, **more):
+        out = tmp_path / name
+        settings = ["training.max_steps=1", *more.pop("settings", ())]
+        pipeline.train(corpus, out, settings=settings, **more, listener=noting(told))
+        return config.load(out / "config.toml")
+
+    few = began("few", settings=["decoder.dropout=0.1", "corpus.valid_fraction=0.1"])
+    assert (few.recipe, few.decoder["hidden"], few.decoder["dropout"]) == ("small", 128, 0.1)
+    assert few.corpus.source == corpus and few.corpus.valid_fraction == 0.1
+    assert "sentences are few: this is --recipe small" in told.pop() and not told
+    usual = began("usual", recipe="default")
+    assert (usual.recipe, usual.decoder["hidden"], usual.decoder["dropout"]) == ("default", 256, 0)
+    assert began("file", file=tmp_path / "usual" / "config.toml").decoder["hidden"] == 256
+    gru = began("gru", settings=["decoder.kind=gru", "latent=5"])
+    assert (gru.decoder["kind"], gru.decoder["hidden"], gru.latent) == ("gru", 128, 5)
+    monkeypatch.setattr(pipeline, "FEW", 100)
+    told.clear()
+    assert began("many").recipe == "default" and not told
 
 
 def test_validation_does_not_grow_with_the_corpus(corpus, tmp_path, monkeypatch):
@@ -307,7 +337,7 @@ def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
     [
         (["latent=5"], "latent"),
         (["decoder.hidden=12", "decoder.dropout=0.1"], r"decoder\.dropout, decoder\.hidden"),
-        (["head.tied=true"], r"head\.tied"),
+        (["head.softmaxes=2"], r"head\.softmaxes"),
         (["decoder.kind=gru"], r"decoder\.kind"),
     ],
 )
@@ -317,6 +347,24 @@ def test_resume_takes_no_other_model(corpus, tmp_path, asked, named):
         pipeline.train(corpus, tmp_path / "run", resume=True, settings=asked)
     more = ["decoder.dropout=0.1", "objective.free_bits=0.5", "training.max_steps=3"]
     assert pipeline.train(corpus, tmp_path / "run", resume=True, settings=more) is not None
+
+
+def test_going_on_says_that_the_text_is_another_by_now(corpus, tmp_path):
+    notes, out = [], tmp_path / "run"
+
+    def go_on():
+        notes.clear()
+        run(corpus, out, "training.max_steps=3", resume=True, listener=noting(notes))
+        return [text for text in notes if "has changed" in text]
+
+    run(corpus, out, "training.max_steps=2")
+    assert not go_on()
+    text = Path(corpus)
+    later = time.time() + 10
+    os.utime(text, (later, later))
+    assert go_on() == [f"{corpus} has changed: {out} goes on with the text that it was begun with"]
+    text.unlink()
+    assert not go_on()
 
 
 def test_resume_takes_the_same_command(corpus, tmp_path):
@@ -517,7 +565,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(corpus, tmp_path, monke
     heard = []
     run(corpus, tmp_path / "a", "training.compile=true", "training.max_steps=5",
         listener=lambda event, record: heard.append((event, record)))  # fmt: skip
-    notes = [record["text"] for event, record in heard if event == "note"]
+    notes = [r["text"] for event, r in heard if event == "note" and "compile" in r["text"]]
     assert len(notes) == 2  # encoder and decoder
     assert "no working C++ compiler); going on without" in notes[0]
 
@@ -813,7 +861,8 @@ def test_published_sgd_halves_and_stops():
 def test_a_run_that_was_halved_to_its_end_does_not_go_on(corpus, tmp_path):
     """As after a kill between training and evaluation."""
     out, asked = tmp_path / "run", ["kind=sgd", "lr=1e-9", "halve_from=0", "halve_after=1"]
-    run(corpus, out, *(f"optimizer.{s}" for s in [*asked, "halvings=1"]))
+    more = ["training.validations=1"]
+    run(corpus, out, *(f"optimizer.{s}" for s in [*asked, "halvings=1"]), *more)
     before = records(out, "valid")
     assert len(before) == 2
     pipeline.train(corpus, out, resume=True)

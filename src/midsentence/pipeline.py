@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from .writing import claimed, clean, unfinished, write_whole
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
 MOST_LABELS = 1000
+FEW, FOR_FEW = 1500, "small"
+"""Training sentences up to which a run that names no settings file or recipe has this recipe."""
 ABSENT = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -60,11 +62,14 @@ def train(
     processes.join()
     with processes.guarded(), ExitStack() as stack:
 
+        def told(text: str) -> None:
+            listener("note", {"text": text})
+
         def begin() -> tuple[Config, Corpus]:
             stack.enter_context(claimed(out))
             if resume:
-                return resumed(corpus, out, recipe, settings, file, valid, test)
-            return _begin(corpus, out, recipe, file, settings, valid, test, listener)
+                return resumed(corpus, out, recipe, settings, file, valid, test, told)
+            return _begin(corpus, out, recipe, file, settings, valid, test, told)
 
         def follow() -> tuple[Config, Corpus]:
             return resumed(corpus, out, None, settings if resume else ())
@@ -151,7 +156,7 @@ def _begin(
     settings: Sequence[str],
     valid: str | None,
     test: str | None,
-    listener: Listener = lambda event, record: None,
+    told: Callable[[str], None] = lambda text: None,
 ) -> tuple[Config, Corpus]:
     config = configuration.compose(recipe, file, list(settings))
     _spelled(out, *([corpus] if isinstance(corpus, str) else corpus), valid, test)
@@ -172,8 +177,15 @@ def _begin(
         **asked.model_dump(exclude={"source"}),
         seed=config.seed,
         tokenizer_settings=config.tokenizer.model_dump(),
-        told=lambda text: listener("note", {"text": text}),
+        told=told,
     )
+    if recipe is None and file is None and len(data.train) <= FEW:
+        config = configuration.compose(FOR_FEW, None, list(settings))
+        config.corpus = asked
+        told(
+            f"recipe     {len(data.train):,} sentences are few: this is --recipe {FOR_FEW}; "
+            "--recipe default has a larger model"
+        )
     if processes.together() and config.training.parts is None:
         config.training.parts = processes.count()  # so that fewer can go on with the same numbers
     if config.head.sampled_words is None:

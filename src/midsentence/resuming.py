@@ -1,6 +1,7 @@
 """A run that is gone on with: what may be said anew, and what was decided when it was begun."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def resumed(
     file: Path | None = None,
     valid: str | None = None,
     test: str | None = None,
+    told: Callable[[str], None] = lambda text: None,
 ) -> tuple[Config, Corpus]:
     """The settings that a run goes on with, and its corpus. Raises UserError for anything that it
     can't go on with, and says which option to leave out."""
@@ -68,9 +70,21 @@ def resumed(
             f"{out} was begun with training.pretrain={config.training.pretrain}, and its decoder "
             "begins anew by that: leave that setting out, or train afresh"
         )
+    for name in _newer([corpus] if isinstance(corpus, str) else corpus, out / "corpus"):
+        told(f"{name} has changed: {out} goes on with the text that it was begun with")
     corpus_of_run = Corpus.open(out / "corpus")
     _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
     return changed, corpus_of_run
+
+
+def _newer(sources: Sequence[str], corpus: Path) -> list[str]:
+    """Which of the files were written since they were read; of a pattern or a pipe nobody knows."""
+    found = []
+    for name in sources:
+        with suppress(OSError, ValueError):
+            if Path(name).stat().st_mtime > (corpus / "tokenizer.json").stat().st_mtime:
+                found.append(name)
+    return found
 
 
 def _same_model(out: Path, before: Config, after: Config, vocab: int) -> None:
