@@ -151,6 +151,27 @@ def test_neighbours_are_those_of_brute_force(monkeypatch):
     assert len(space.neighbours(z[0], 1000)) == 200
 
 
+def test_copies_of_a_sentence_do_not_push_others_out():
+    """Nine of ten are the same; with labels, a sentence is one under each."""
+    points = gaussian(400)
+    points[:360] = torch.tensor([0.1, 0.1])
+    label = torch.tensor([0, 1] * 200)
+    cloud = cloud_of(points, label=label, names=["good", "bad"])
+    cloud = replace(cloud, text=lambda rows: ["same" if r < 360 else str(r) for r in rows])
+    space = Space(cloud, cloud)
+    found = space.neighbours(torch.tensor([0.1, 0.1]), 12)
+    assert [(n.text, n.label) for n in found[:2]] in (
+        [("same", "good"), ("same", "bad")], [("same", "bad"), ("same", "good")]
+    )  # fmt: skip
+    far = (points[360:] - 0.1).norm(dim=1).sort()
+    assert [n.text for n in found[2:]] == [str(360 + i) for i in far.indices[:10].tolist()]
+    assert [n.distance for n in found[2:]] == pytest.approx(far.values[:10].tolist())
+    assert len(space.neighbours(torch.zeros(2), 1000)) == 42
+    unlabelled = Space(replace(cloud, label=None), cloud, Echo())
+    (only,) = unlabelled.cluster(1, examples=5)
+    assert len(set(only.examples)) == 5 and only.size == 400
+
+
 def test_clusters_that_are_apart_are_found():
     centres = torch.tensor([[9.0, 0.0], [-9.0, 0.0], [0.0, 9.0]])
     truth = torch.arange(90) % 3

@@ -1,6 +1,7 @@
 """Moving about in the latent space: paths, densities, clusters. Tensors in, tensors out."""
 
 import json
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -169,6 +170,25 @@ def nearest(
         for part in z.split(max(1, ROOM // len(points)))
     ]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def nearest_unlike(
+    z: Float[Tensor, "D"],
+    points: Float[Tensor, "N D"],
+    count: int,
+    names: Callable[[list[int]], Sequence[Hashable]],
+) -> tuple[list[float], list[int]]:
+    """The same for one z, of points that have one name each: copies would push the others out.
+
+    names: rows -> what they are called."""
+    asked = count
+    while True:
+        distance, row = (found[0].tolist() for found in nearest(z[None], points, asked))
+        called = names(row)
+        first = sorted(dict(zip(reversed(called), reversed(range(len(row))), strict=True)).values())
+        if len(first) >= count or asked >= len(points):
+            return [distance[i] for i in first[:count]], [row[i] for i in first[:count]]
+        asked *= 8
 
 
 def kmeans(

@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -222,16 +222,19 @@ class Space:
     # What is known of the sentences.
 
     def neighbours(self, place: Place, n: int = 10) -> list[Neighbour]:
-        """The n nearest training sentences, exactly."""
+        """The n nearest training sentences, exactly; a sentence counts once, under a label once."""
         if n < 1:
             raise UserError("the number of neighbours must be at least 1")
-        distance, row = latent.nearest(self.at(place)[None], self.cloud.mean, n)
-        rows, known = row[0].tolist(), self.cloud.label
-        label = [-1] * len(rows) if known is None else known[row[0].cpu()].tolist()
-        return [
-            Neighbour(text, far, self.cloud.names[y] if y >= 0 else None)
-            for text, far, y in zip(self.cloud.text(rows), distance[0].tolist(), label, strict=True)
-        ]
+        distance, rows = latent.nearest_unlike(self.at(place), self.cloud.mean, n, self._named)
+        named = zip(self._named(rows), distance, strict=True)
+        return [Neighbour(text, far, label) for (text, label), far in named]
+
+    def _named(self, rows: list[int]) -> list[tuple[str, str | None]]:
+        """Training sentences and their labels."""
+        known = self.cloud.label
+        label = [-1] * len(rows) if known is None else known[torch.tensor(rows)].tolist()
+        names = [self.cloud.names[y] if y >= 0 else None for y in label]
+        return list(zip(self.cloud.text(rows), names, strict=True))
 
     def labelled(self, name: str) -> Float[Tensor, "N D"]:
         """Means of a label's training sentences, of each once however often it is there, and read
@@ -294,9 +297,14 @@ class Space:
             rows = (label == number).nonzero()[:, 0]
             if not len(rows):
                 continue
-            close = latent.nearest(centres[number][None], points[rows], examples)[1][0]
-            found.append(Cluster(len(rows), centre, text(rows[close].tolist())))
+            own = partial(_among, rows, text)
+            _, close = latent.nearest_unlike(centres[number], points[rows], examples, own)
+            found.append(Cluster(len(rows), centre, own(close)))
         return sorted(found, key=lambda c: c.size, reverse=True)
+
+
+def _among(rows: Tensor, text: Callable[[list[int]], list[str]], some: list[int]) -> list[str]:
+    return text(rows[some].tolist())
 
 
 def open_if_it_can(run: Path, model: TextVAE, sentences: int) -> Space | None:
