@@ -71,6 +71,23 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
     opening.verify(out, assembly.FILES)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optimizer.lr=0", "a number above 0"),
+        ("beta={kind='cyclical', cycles=0}", "cycle"),
+        ("decoder={kind='transformer', heads=7}", "choose a divisor"),
+        ("posterior.kind=vmf", "do not go together"),
+    ],
+)
+def test_settings_that_make_no_model_are_refused_before_the_text_is_read(
+    tmp_path, setting, message
+):
+    with pytest.raises(UserError, match=message):
+        pipeline.train("nowhere.txt", tmp_path / "run", settings=[setting])
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
 def noting(texts):
     """A listener that adds every note to `texts`."""
     return lambda event, record: texts.append(record["text"]) if event == "note" else None
@@ -364,7 +381,11 @@ def test_going_on_says_that_the_text_is_another_by_now(corpus, tmp_path):
     os.utime(text, (later, later))
     assert go_on() == [f"{corpus} has changed: {out} goes on with the text that it was begun with"]
     text.unlink()
-    assert not go_on()
+    assert not go_on() and not notes
+    (out / "prior").mkdir()
+    go_on()
+    assert notes == [f"{out / 'prior'} is of the model as it is: fit it again once that has "
+                     "learned more"]  # fmt: skip
 
 
 def test_resume_takes_the_same_command(corpus, tmp_path):
@@ -942,9 +963,13 @@ def test_settings_that_make_no_model_leave_room_with_tensorboard(
 ):
     if not installed:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    wrong = [] if not installed else ["decoder.inject=[]"]
-    with pytest.raises(UserError):
-        run(corpus, tmp_path / "run", "training.tensorboard=true", *wrong)
+
+    def refused(*rest, **more):
+        raise UserError("that cannot be trained")
+
+    monkeypatch.setattr(trainer, "train", refused)
+    with pytest.raises(UserError, match="cannot be trained" if installed else "tensorboard"):
+        run(corpus, tmp_path / "run", "training.tensorboard=true")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["corpus"]
 
 

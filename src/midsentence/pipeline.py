@@ -5,10 +5,12 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from . import assembly, processes
 from . import config as configuration
@@ -17,6 +19,8 @@ from .config import Config
 from .errors import UserError
 from .evaluation import evaluate_store, keep_evaluation
 from .learning import trainer
+from .learning.optimizers import OPTIMIZERS
+from .learning.schedules import schedule
 from .learning.trainer import Listener
 from .parts.head import usual_words
 from .reporting import describe, write_report
@@ -24,10 +28,14 @@ from .resuming import resumed
 from .sections import LONGEST_LABEL
 from .text.corpus import Corpus, prepare
 from .text.store import MANY, pick
+from .weights import shapes_of
 from .writing import claimed, clean, unfinished, write_whole
 
 QUICK_SENTENCES, QUICK_SAMPLES = 1000, 50
 MOST_LABELS = 1000
+ANY_SIZE = 10_000
+"""Of a vocabulary that is not known yet."""
+
 FEW, FOR_FEW = 1500, "small"
 """Training sentences up to which a run that names no settings file or recipe has this recipe."""
 ABSENT = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
@@ -165,6 +173,7 @@ def _begin(
     held = [f.name for f in out.iterdir()] if out.is_dir() else []
     if any(name != "corpus" and not unfinished(name) for name in held):
         raise UserError(f"{out} is not empty and not a run: choose another --out")
+    _possible(config)
     asked = theirs = config.corpus
     if asked.source not in (None, corpus):  # a file of settings is of a run on another corpus
         own = [setting for setting in settings if setting.strip().startswith("corpus")]
@@ -195,6 +204,14 @@ def _begin(
     clean(out)
     write_whole(out / "config.toml", config.save)
     return config, data
+
+
+def _possible(config: Config) -> None:
+    """Raises UserError for settings that make no model: before a corpus is read for it."""
+    shapes_of(partial(assembly.assemble, config, ANY_SIZE))
+    parts = [(f"{part}.weight", torch.nn.Parameter(torch.zeros(1))) for part in ("encoder", "head")]
+    configuration.build(OPTIMIZERS, config.optimizer, parts)
+    schedule(**config.beta)
 
 
 def _spelled(*names: Path | str | None) -> None:

@@ -10,6 +10,7 @@ from . import assembly, processes
 from . import config as configuration
 from .config import Config
 from .errors import UserError
+from .fitted import FOLDER
 from .opening import verify_early
 from .text.corpus import Corpus
 from .weights import shapes_of
@@ -70,6 +71,8 @@ def resumed(
             f"{out} was begun with training.pretrain={config.training.pretrain}, and its decoder "
             "begins anew by that: leave that setting out, or train afresh"
         )
+    if (out / FOLDER).exists():
+        told(f"{out / FOLDER} is of the model as it is: fit it again once that has learned more")
     for name in _newer([corpus] if isinstance(corpus, str) else corpus, out / "corpus"):
         told(f"{name} has changed: {out} goes on with the text that it was begun with")
     corpus_of_run = Corpus.open(out / "corpus")
