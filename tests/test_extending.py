@@ -11,6 +11,7 @@ import test_laws
 import test_objectives
 import tiny as small
 from midsentence import TextVAE, UserError, assembly, config, pipeline
+from midsentence.learning import planning
 from midsentence.learning.objectives import OBJECTIVES, Elbo
 from midsentence.learning.schedules import schedule
 from midsentence.parts.posteriors import POSTERIORS
@@ -111,6 +112,7 @@ def test_the_prior_trains_and_is_saved(student, corpus, tmp_path):  # noqa: F811
 def test_the_training_beside_it_runs_as_it_stands(student, corpus, tmp_path, monkeypatch):  # noqa: F811
     (tmp_path / "poems.txt").write_text(Path(corpus).read_text())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "LEAST_STEPS", 20)
     names = {}
     exec(example("A prior in ten lines")[1], names)
     assert len(names["vae"].sample(3)) == 3

@@ -896,7 +896,8 @@ def test_a_run_that_was_halved_to_its_end_does_not_go_on(corpus, tmp_path):
 @pytest.mark.parametrize("kind", ["constant", "logistic"])
 def test_a_run_that_ended_early_does_not_go_on(corpus, tmp_path, kind):
     out = tmp_path / "run"
-    run(corpus, out, "optimizer.lr=1e-9", "training.patience=1", f"beta.kind={kind}")
+    settings = ["optimizer.lr=1e-9", "training.patience=1", "training.epochs=20"]
+    run(corpus, out, *settings, f"beta.kind={kind}")
     before = records(out, "valid")
     assert before[-1]["progress"] < 1
     pipeline.train(corpus, out, resume=True)
