@@ -26,8 +26,8 @@ LINES = [
 ]
 SMALL = (  # of the recipe that few lines do not get by themselves: it soon writes something
     "--recipe default --set latent=4 --set encoder.embedding=8 --set encoder.hidden=8 "
-    "--set decoder.embedding=8 --set decoder.hidden=16 --set training.batch_tokens=128 --set tokenizer.kind=word "
-    "--set corpus.max_tokens=32"
+    "--set decoder.embedding=8 --set decoder.hidden=16 --set training.batch_tokens=128 "
+    "--set tokenizer.kind=word --set corpus.max_tokens=32"
 )
 
 
