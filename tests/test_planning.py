@@ -30,7 +30,7 @@ def test_a_run_has_twenty_epochs_and_at_least_two_thousand_steps(per_epoch, step
 def test_what_is_said_holds():
     assert planned(3, epochs=20) == (60, 3)
     assert planned(3, epochs=0.5) == (2, 1)
-    assert planned(3, epochs=400) == (1200, 30)
+    assert planned(3, epochs=400) == (1200, 3)  # epochs that were asked for are looked at
     assert planned(3, epochs=400, validations=1) == (1200, 3)
     assert planned(300, validations=0.5) == (6000, 600)
     assert planned(300, validations=2) == (6000, 150)
@@ -44,4 +44,5 @@ def test_a_run_is_validated_eight_times_at_least():
 
 def test_steps_are_a_limit():
     assert planned(3, max_steps=600) == (600, 15)
+    assert planned(15)[0] == planned(97)[0] == 2000
     assert planned(300, max_steps=9000) == (6000, 300)

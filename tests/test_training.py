@@ -355,6 +355,7 @@ def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
         (["latent=5"], "latent"),
         (["decoder.hidden=12", "decoder.dropout=0.1"], r"decoder\.dropout, decoder\.hidden"),
         (["head.softmaxes=2"], r"head\.softmaxes"),
+        (["objective.bow=1.0"], r"objective\.bow"),
         (["decoder.kind=gru"], r"decoder\.kind"),
     ],
 )

@@ -11,10 +11,14 @@ from . import config as configuration
 from .config import Config
 from .errors import UserError
 from .fitted import FOLDER
+from .learning import checkpoint
 from .opening import verify_early
 from .text.corpus import Corpus
 from .weights import shapes_of
 from .writing import clean
+
+SHAPING = assembly.SHAPING - {"seed"} | {"objective"}
+"""The sections whose settings may make another model: a bag of words has weights of its own."""
 
 
 def resumed(
@@ -76,7 +80,8 @@ def resumed(
     for name in _newer([corpus] if isinstance(corpus, str) else corpus, out / "corpus"):
         told(f"{name} has changed: {out} goes on with the text that it was begun with")
     corpus_of_run = Corpus.open(out / "corpus")
-    _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
+    if checkpoint.latest(out / "checkpoints") is not None:  # else it has learned nothing yet
+        _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
     return changed, corpus_of_run
 
 
@@ -94,7 +99,7 @@ def _same_model(out: Path, before: Config, after: Config, vocab: int) -> None:
     """Raises UserError where what was learned has no place in the model that is asked for."""
     made = [shapes_of(partial(assembly.assemble, c, vocab)) for c in (before, after)]
     if made[0] != made[1]:
-        trees = [_flat(c.model_dump(include=assembly.SHAPING)) for c in (before, after)]
+        trees = [_flat(c.model_dump(include=SHAPING)) for c in (before, after)]
         names = sorted(n for n in trees[0] | trees[1] if trees[0].get(n) != trees[1].get(n))
         # Another kind has other settings, of which nobody spoke.
         kinds = [n.removesuffix("kind") for n in names if n.endswith(".kind")]

@@ -112,9 +112,9 @@ class TrainingSettings(Section):
     gradients are too large for one process (`learning.sharding`). recompute: Transformer layers
     keep only what goes in. patience: stop after so many validations without a better bound, counted
     once KL annealing has ended; 0: never. validations: how many an epoch, about eight a run at
-    least; by itself one, and no more than forty a run. valid_sentences: of a larger validation part
-    so many, the same ones each time, are validated on, so that neither time nor memory grows with
-    the corpus. compile: encoder and decoder through
+    least; by itself one, and forty a run at most if `epochs` is unset. valid_sentences: of a larger
+    validation part so many, the same ones each time, are validated on, so that neither time nor
+    memory grows with the corpus. compile: encoder and decoder through
     torch.compile while training, if there is a compiler. aggressive: steps of the encoder at most
     for one of the decoder; 0 is off (`learning.procedures`). pretrain: the part of the run in which
     there is no KL, after which the decoder begins anew; 0 is off. average: the part of the run from

@@ -47,8 +47,8 @@ def direction(
     )
     folder = directions.write(run, name, found, replace=force, weights=space.model.weights)
     about = found.about
-    if about["accuracy"] <= directions.guessed(about):
-        print("z does not tell the two apart better than a coin might: edits along it will change "
+    if about["accuracy"] <= directions.guessed(about) < 1:
+        print("z does not tell the two apart better than a coin might: edits along it may change "
               "something else", file=sys.stderr)  # fmt: skip
     if as_json:
         say(dumps({"name": name, **about, "length": float(found.vector.norm())}))

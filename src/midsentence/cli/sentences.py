@@ -182,6 +182,8 @@ def score(
             say_json(**asdict(s)) if jsonl else say(
                 f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"
             )
+    if header:
+        say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
     if unknown:
         told = f"{unknown:,} tokens are not in the vocabulary, and were scored as <unk>"
         print(told, file=sys.stderr)

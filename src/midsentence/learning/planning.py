@@ -24,12 +24,13 @@ class Plan:
 
 def plan(settings: TrainingSettings, per_epoch: int) -> Plan:
     """What the settings say of a corpus that is `per_epoch` batches."""
-    epochs = settings.epochs or max(LEAST_EPOCHS, LEAST_STEPS / per_epoch)
-    steps = math.ceil(epochs * per_epoch)
-    steps = min(steps, settings.max_steps or steps)
-    if settings.validations:
-        often = per_epoch / settings.validations
+    if settings.epochs:
+        steps = math.ceil(settings.epochs * per_epoch)
     else:
-        often = max(per_epoch, steps / MOST_VALIDATIONS)
+        steps = max(LEAST_EPOCHS * per_epoch, LEAST_STEPS)
+    steps = min(steps, settings.max_steps or steps)
+    often = per_epoch / (settings.validations or 1)
+    if settings.epochs is None and settings.validations is None:
+        often = max(often, steps / MOST_VALIDATIONS)
     every = max(1, math.ceil(min(often, steps / LEAST_VALIDATIONS)))
     return Plan(per_epoch, steps, every)
