@@ -104,7 +104,8 @@ class Training:
     def _verdict(self, r: dict[str, Any]) -> None:
         err.print(f"verdict    {r['verdict']}: {r['reasons'][0]}", markup=False)
         if r["settings"]:
-            err.print(f"           to try: {' '.join(r['settings'])}; more: midsentence doctor")
+            told = f"           to try: {' '.join(r['settings'])}; more: midsentence doctor"
+            err.print(told, markup=False)
 
 
 @contextmanager

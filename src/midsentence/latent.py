@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Hashable, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from .errors import UserError
 from .learning.kinds import centred, spread_out
 from .parts.priors import Gaussians
 from .text.readers import raw_lines, shown
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def linear(a: Float[Tensor, "D"], b: Float[Tensor, "D"], steps: int) -> Float[Tensor, "S D"]:
@@ -176,18 +180,18 @@ def nearest_unlike(
     z: Float[Tensor, "D"],
     points: Float[Tensor, "N D"],
     count: int,
-    names: Callable[[list[int]], Sequence[Hashable]],
-) -> tuple[list[float], list[int]]:
-    """The same for one z, of points that have one name each: copies would push the others out.
-
-    names: rows -> what they are called."""
+    names: Callable[[list[int]], Sequence[Name]],
+) -> dict[Name, float]:
+    """The `count` names nearest to z and how far they are, the nearest first. names: rows of the
+    points -> what they are called; copies, which have one name, would push the others out."""
     asked = count
     while True:
         distance, row = (found[0].tolist() for found in nearest(z[None], points, asked))
-        called = names(row)
-        first = sorted(dict(zip(reversed(called), reversed(range(len(row))), strict=True)).values())
-        if len(first) >= count or asked >= len(points):
-            return [distance[i] for i in first[:count]], [row[i] for i in first[:count]]
+        found: dict[Name, float] = {}
+        for name, far in zip(names(row), distance, strict=True):
+            found.setdefault(name, far)
+        if len(found) >= count or asked >= len(points):
+            return dict(islice(found.items(), count))
         asked *= 8
 
 

@@ -80,8 +80,7 @@ def resumed(
     for name in _newer([corpus] if isinstance(corpus, str) else corpus, out / "corpus"):
         told(f"{name} has changed: {out} goes on with the text that it was begun with")
     corpus_of_run = Corpus.open(out / "corpus")
-    if checkpoint.latest(out / "checkpoints") is not None:  # else it has learned nothing yet
-        _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
+    _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
     return changed, corpus_of_run
 
 
@@ -97,10 +96,12 @@ def _newer(sources: Sequence[str], corpus: Path) -> list[str]:
 
 def _same_model(out: Path, before: Config, after: Config, vocab: int) -> None:
     """Raises UserError where what was learned has no place in the model that is asked for."""
+    trees = [_flat(c.model_dump(include=SHAPING)) for c in (before, after)]
+    names = sorted(n for n in trees[0] | trees[1] if trees[0].get(n) != trees[1].get(n))
+    if not names or checkpoint.latest(out / "checkpoints") is None:  # nothing was learned yet
+        return
     made = [shapes_of(partial(assembly.assemble, c, vocab)) for c in (before, after)]
     if made[0] != made[1]:
-        trees = [_flat(c.model_dump(include=SHAPING)) for c in (before, after)]
-        names = sorted(n for n in trees[0] | trees[1] if trees[0].get(n) != trees[1].get(n))
         # Another kind has other settings, of which nobody spoke.
         kinds = [n.removesuffix("kind") for n in names if n.endswith(".kind")]
         names = [n for n in names if n.endswith(".kind") or not n.startswith(tuple(kinds))]

@@ -225,9 +225,8 @@ class Space:
         """The n nearest training sentences, exactly; a sentence counts once, under a label once."""
         if n < 1:
             raise UserError("the number of neighbours must be at least 1")
-        distance, rows = latent.nearest_unlike(self.at(place), self.cloud.mean, n, self._named)
-        named = zip(self._named(rows), distance, strict=True)
-        return [Neighbour(text, far, label) for (text, label), far in named]
+        found = latent.nearest_unlike(self.at(place), self.cloud.mean, n, self._named)
+        return [Neighbour(text, far, label) for (text, label), far in found.items()]
 
     def _named(self, rows: list[int]) -> list[tuple[str, str | None]]:
         """Training sentences and their labels."""
@@ -298,8 +297,8 @@ class Space:
             if not len(rows):
                 continue
             own = partial(_among, rows, text)
-            _, close = latent.nearest_unlike(centres[number], points[rows], examples, own)
-            found.append(Cluster(len(rows), centre, own(close)))
+            close = latent.nearest_unlike(centres[number], points[rows], examples, own)
+            found.append(Cluster(len(rows), centre, list(close)))
         return sorted(found, key=lambda c: c.size, reverse=True)
 
 

@@ -157,6 +157,9 @@ def decode(
         say_json(text=line) if jsonl else say(line)
 
 
+SCORED = "log_px\tstderr\tkl\ttokens\tbytes\ttext"
+
+
 def score(
     run: Run,
     source: Input = "-",
@@ -176,14 +179,14 @@ def score(
         scores = model.score(lines, samples, label=label, seed=own)
         unknown += sum(s.unknown for s in scores)
         if header:
-            say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
+            say(SCORED)
             header = False
         for s in scores:
             say_json(**asdict(s)) if jsonl else say(
                 f"{s.log_px:.4f}\t{s.stderr:.4f}\t{s.kl:.4f}\t{s.tokens}\t{s.bytes}\t{s.text}"
             )
     if header:
-        say("log_px\tstderr\tkl\ttokens\tbytes\ttext")
+        say(SCORED)
     if unknown:
         told = f"{unknown:,} tokens are not in the vocabulary, and were scored as <unk>"
         print(told, file=sys.stderr)
