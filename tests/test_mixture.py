@@ -132,8 +132,7 @@ def test_one_softmax_is_the_plain_head_and_what_does_not_go_with_more_is_refused
 def test_rows_that_each_softmax_reaches_are_counted(monkeypatch):
     monkeypatch.setattr(optimizers, "LARGE", 1)
     vae = tiny(vocab=100, head={"softmaxes": K, "sampled_words": 10})
-    sgd = [optimizers.PlainSGD(vae.parameters(), lr=1.0)]
-    optimizers.few_rows(vae, sgd, words=20)
+    optimizers.few_rows(vae, words=20)
     assert vae.head.gives_rows  # 3 * 20 + 10
-    optimizers.few_rows(vae, sgd, words=40)
+    optimizers.few_rows(vae, words=40)
     assert not vae.head.gives_rows

@@ -525,7 +525,8 @@ def test_a_clipped_step_is_clip_grad_norm_and_a_step(kind, clip):
 
 @pytest.mark.parametrize("kind, tied, words", [
     ("sgd", False, "sampled_words"), ("sgd", True, "sampled_words"), ("sgd", True, None),
-    ("mixed", False, "gradient_words"), ("mixed", False, None),
+    ("mixed", False, "gradient_words"), ("mixed", False, None), ("mixed", True, "sampled_words"),
+    ("adamw", False, "sampled_words"), ("adamw", True, "gradient_words"), ("adamw", True, None),
 ])  # fmt: skip
 def test_gradients_of_a_few_rows_train_as_whole_ones_do(
     corpus, tmp_path, monkeypatch, kind, tied, words
@@ -533,6 +534,7 @@ def test_gradients_of_a_few_rows_train_as_whole_ones_do(
     """Same weights, and clipped by the same norm, though rows come twice and in two parts."""
     settings = [f"optimizer.kind={kind}", f"head.tied={tied}", "training.max_steps=12",
                 "training.parts=2", "training.clip=0.5"]  # fmt: skip
+    settings += ["optimizer.sgd_decay=0.05"] if kind == "mixed" else []
     settings += [f"head.{words}=6" if words else "head.sampled_words=0"]
     found = []
 
@@ -548,11 +550,37 @@ def test_gradients_of_a_few_rows_train_as_whole_ones_do(
         run(corpus, out, *settings)
         found += [load_tensors(out / "model.safetensors"), records(out, "valid")[-1]["elbo"]]
     sparse, rows, bound, dense, whole, other = found
-    assert sparse == [kind == "sgd", bool(words) or not tied, bool(words)]
+    assert sparse == [True, bool(words) or not tied, bool(words)]
     assert dense == [False] * 3
     assert bound == pytest.approx(other, abs=1e-4)
     for name, value in rows.items():
         torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_rows_step_as_the_table_does_also_after_one_that_was_skipped(kind):
+    draw = torch.Generator().manual_seed(0)
+    table = torch.randn(9, 3, generator=draw)
+    rows, whole = (
+        [(n, torch.nn.Parameter(table.clone())) for n in ("encoder.a", "decoder.b")] for _ in "ab"
+    )
+    decay = {"sgd_decay": 0.1} if kind == "mixed" else {}
+    optimizers = [OPTIMIZERS[kind](named, **decay) for named in (rows, whole)]
+    for wrong in (None, None, math.nan, math.inf, None):
+        places = torch.randint(9, (4,), generator=draw)  # some come twice
+        for (_, few), (_, every) in zip(rows, whole, strict=True):
+            values = torch.randn(4, 3, generator=draw)
+            values[1, 1] = values[1, 1] if wrong is None else wrong
+            few.grad = torch.sparse_coo_tensor(
+                places[None], values, few.shape, check_invariants=True
+            )
+            every.grad = torch.zeros_like(every).index_add_(0, places, values)
+        before = [every.detach().clone() for _, every in whole]
+        for optimizer in optimizers:
+            clipped_step(optimizer.each, 1.0)
+        for old, (_, few), (_, every) in zip(before, rows, whole, strict=True):
+            assert torch.equal(old, every) == (wrong is not None)
+            torch.testing.assert_close(few, every, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

@@ -31,27 +31,54 @@ class Bare(torch.optim.Optimizer):
     state_dict = _bare(torch.optim.Optimizer.state_dict)
     load_state_dict = _bare(torch.optim.Optimizer.load_state_dict)
 
-
-class BareAdamW(Bare, torch.optim.AdamW):
-    step = torch.no_grad()(_bare(torch.optim.AdamW.step))
-
-
-class PlainSGD(Bare, torch.optim.SGD):
-    """SGD without momentum, to which a gradient may come as a few rows of a table (`few_rows`)."""
-
     grad_scale: torch.Tensor
     found_inf: torch.Tensor
 
+
+def given_rows(
+    optimizer: torch.optim.Optimizer,
+) -> list[tuple[nn.Parameter, torch.Tensor, torch.Tensor, dict[str, Any]]]:
+    """(table, places, rows, its settings) of all that have a gradient of a few rows (`few_rows`),
+    which is taken from them."""
+    found = []
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None and p.grad.is_sparse:
+                found.append((p, p.grad.indices()[0], p.grad.values(), group))
+                p.grad = None
+    return found
+
+
+class BareAdamW(Bare, torch.optim.AdamW):
+    """A few rows are laid into a table of zeros, which is kept and has only them cleared again."""
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self.zeros: dict[nn.Parameter, torch.Tensor] = {}
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None or not p.grad.is_sparse:
-                    continue
-                if not self.found_inf:
-                    rows, by = p.grad.indices()[0], -group["lr"] / float(self.grad_scale)
-                    p.index_add_(0, rows, p.grad.values(), alpha=by)
-                p.grad = None
+        given = given_rows(self)
+        for p, places, rows, _ in given:
+            if p not in self.zeros:
+                self.zeros[p] = torch.zeros_like(p)
+            p.grad = self.zeros[p].index_copy_(0, places, rows)
+        _bare(torch.optim.AdamW.step)(self)
+        for p, places, _, _ in given:
+            self.zeros[p].index_fill_(0, places, 0)
+            p.grad = None
+
+
+class PlainSGD(Bare, torch.optim.SGD):
+    """SGD without momentum: what is not among a few rows only decays."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for p, places, rows, group in given_rows(self):
+            if not self.found_inf:
+                if group["weight_decay"]:
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.index_add_(0, places, rows, alpha=-group["lr"] / float(self.grad_scale))
         _bare(torch.optim.SGD.step)(self)
 
 
@@ -59,23 +86,15 @@ LARGE = 4
 """A table is passed over as a whole unless it has so many times the rows that a batch reaches."""
 
 
-def few_rows(vae: VAE, each: Sequence[torch.optim.Optimizer], words: int, parts: int = 1) -> None:
+def few_rows(vae: VAE, words: int, parts: int = 1) -> None:
     """Large tables of words get gradients of the rows that a batch of so many words reaches.
 
-    Where nothing else moves: under plain SGD without decay. AdamW's moments move every row.
+    A whole gradient is ten megabytes that are cleared, filled and measured for the sake of a few.
     parts: of a batch; the head draws its words anew for each.
     """
-    plain = {
-        id(p)
-        for optimizer in each
-        if isinstance(optimizer, PlainSGD)
-        for group in optimizer.param_groups
-        for p in group["params"]
-        if not group["weight_decay"]
-    }
 
     def worth(table: torch.Tensor, reached: int) -> bool:
-        return id(table) in plain and LARGE * reached < len(table)
+        return LARGE * reached < len(table)
 
     head = vae.head
     sampled = 0 if head.label_smoothing or vae.twice else head.drawn  # these reach every row

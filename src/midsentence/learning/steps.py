@@ -76,7 +76,7 @@ class Steps:
         whole = self.device.type != "cpu" or processes.count() > 1 or self.config.training.compile
         if not whole:
             words = self.objective.samples * int(self.store.lengths.sum()) // per_epoch
-            few_rows(self.vae, self.optimizer.each, words, self.parts)
+            few_rows(self.vae, words, self.parts)
 
     def step(
         self, number: int, batches: Batches, index: int, rates: list[float], beta: float,

@@ -83,13 +83,15 @@ class Trainer:
         settings = config.training
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
-        # bound, a few hundred megabytes. It reads this once, at its first product.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
         self.valid = pick(corpus.valid, settings.valid_sentences, config.seed)
         self.device = assembly.pick_device(settings.device)
         self.vae = assembly.assemble(config, corpus.tokenizer.vocab_size)
+        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
+        # bound, up to a few hundred megabytes. In bf16, to make it again takes a tenth of a step.
+        # It reads this once, at its first product.
+        kept = 512 if self.vae.head.products() == torch.bfloat16 else 32
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(kept))
         self.schedule, self.alarms = schedule(**config.beta), Alarms(config.latent)
         self.steps = Steps(self.vae, config, corpus.train, self.device)
         self.optimizer, self.objective = self.steps.optimizer, self.steps.objective
