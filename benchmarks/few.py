@@ -60,7 +60,7 @@ def measured(way: str, few: Path, test: Path, asked: argparse.Namespace) -> str:
     looks = [r for r in records if r["kind"] == "valid"]
     best = max(looks, key=lambda r: r["elbo"])
     found = evaluate_file(TextVAE.from_pretrained(out), str(test), asked.samples)
-    verdict = doctor(out)[1].verdict
+    verdict = doctor(out).diagnosis.verdict
     cells = (f"{found['nll']:.2f} ± {found['nll_stderr']:.2f}", f"{-found['elbo']:.2f}",
              f"{found['kl']:.2f}", f"{found['mi']:.2f}", f"{found['active_units']:.0f}",
              f"{best['step']:,} ({looks[-1]['step']:,})", verdict,

@@ -12,7 +12,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 import sick
-from midsentence import UserError, checkup, config, pipeline
+from midsentence import UserError, checkup, config, console, pipeline
 from midsentence.assembly import assemble
 from midsentence.learning.objectives import Elbo
 from midsentence.measuring import doctor
@@ -624,15 +624,25 @@ def test_the_command_says_it_for_people_and_for_programs(run, capsys):
     assert held["objective"]["free_bits"] == 2.0
     assert found["settings"]
     assert sorted(p.name for p in run.iterdir()) == before
-    assert checkup.doctor(run)[2][0].count("run-3") == 1
+    assert checkup.doctor(run).commands[0].count("run-3") == 1
+
+
+def test_training_ends_with_the_doctors_verdict_and_its_first_command(run, tmp_path, capsys):
+    out = tmp_path / "again"
+    settings = [*FAST, "training.max_steps=2"]
+    text = str(run.parent / "my text.txt")
+    pipeline.train(text, out, settings=settings, listener=console.Training())
+    found, said = checkup.doctor(out), capsys.readouterr().err.splitlines()
+    assert f"verdict    {found.diagnosis.verdict}: {found.diagnosis.reasons[0]}" in said
+    assert said[-1] == f"to try     {found.commands[0]}"
 
 
 def test_the_report_says_what_the_doctor_says(run):
     found = pipeline.write_report(run)
     page = (run / "report.html").read_text("utf-8")
     assert "Posterior collapsed" in page
-    assert checkup.doctor(run)[1].reasons[0] in page
-    assert found == checkup.doctor(run)[1]
+    assert checkup.doctor(run).diagnosis.reasons[0] in page
+    assert found == checkup.doctor(run)
 
 
 def test_the_report_calls_nothing_healthy_that_the_doctor_does_not():
@@ -645,6 +655,6 @@ def test_the_report_calls_nothing_healthy_that_the_doctor_does_not():
 
 
 def test_the_doctor_is_reproducible_and_follows_its_seed(run):
-    first, again, other = (checkup.doctor(run, seed=s)[0] for s in (0, 0, 1))
+    first, again, other = (checkup.doctor(run, seed=s).figures for s in (0, 0, 1))
     assert first == again
     assert first.kl != other.kl or first.shuffled_gap != other.shuffled_gap

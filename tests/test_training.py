@@ -16,7 +16,16 @@ import pytest
 import torch
 
 from lasting import LASTING
-from midsentence import TextVAE, UserError, assembly, config, evaluation, opening, pipeline
+from midsentence import (
+    TextVAE,
+    UserError,
+    assembly,
+    config,
+    evaluation,
+    opening,
+    pipeline,
+    prior_fitting,
+)
 from midsentence.config import recipes
 from midsentence.learning import checkpoint, optimizers, steps, trainer
 from midsentence.learning.optimizers import OPTIMIZERS, SGD, clipped_step
@@ -78,6 +87,8 @@ def test_a_run_folder_is_whole_and_learning_happened(corpus, tmp_path):
         ("beta={kind='cyclical', cycles=0}", "cycle"),
         ("decoder={kind='transformer', heads=7}", "choose a divisor"),
         ("posterior.kind=vmf", "do not go together"),
+        ("objective={kind='iwae', samples=0}", "samples"),
+        ("training.device=nowhere", "'nowhere' is not on this machine"),
     ],
 )
 def test_settings_that_make_no_model_are_refused_before_the_text_is_read(
@@ -115,6 +126,9 @@ def test_few_sentences_are_given_a_small_model_that_is_held_back(corpus, tmp_pat
     monkeypatch.setattr(pipeline, "FEW", 100)
     told.clear()
     assert began("many").recipe == "default" and not told
+    monkeypatch.setattr(pipeline, "FEW", 1000)
+    assert began("lm", recipe="lm").decoder["hidden"] == 256
+    assert "--recipe small --set latent=0 --set encoder.kind=none" in told.pop() and not told
 
 
 def test_validation_does_not_grow_with_the_corpus(corpus, tmp_path, monkeypatch):
@@ -353,7 +367,8 @@ def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
     ("asked", "named"),
     [
         (["latent=5"], "latent"),
-        (["decoder.hidden=12", "decoder.dropout=0.1"], r"decoder\.dropout, decoder\.hidden"),
+        (["decoder.hidden=12", "decoder.dropout=0.1"], r"decoder\.hidden"),
+        (["latent=0", "encoder.kind=none", "objective.free_bits=1"], r"encoder\.kind, latent"),
         (["head.softmaxes=2"], r"head\.softmaxes"),
         (["objective.bow=1.0"], r"objective\.bow"),
         (["decoder.kind=gru"], r"decoder\.kind"),
@@ -383,10 +398,24 @@ def test_going_on_says_that_the_text_is_another_by_now(corpus, tmp_path):
     assert go_on() == [f"{corpus} has changed: {out} goes on with the text that it was begun with"]
     text.unlink()
     assert not go_on() and not notes
-    (out / "prior").mkdir()
-    go_on()
-    assert notes == [f"{out / 'prior'} is of the model as it is: fit it again once that has "
-                     "learned more"]  # fmt: skip
+    text.mkdir()  # of a folder it says nothing
+    os.utime(text, (later, later))
+    assert not go_on()
+
+
+def test_going_on_says_when_a_fitted_prior_is_of_the_model_before(corpus, tmp_path):
+    notes, out = [], tmp_path / "run"
+
+    def go_on(steps):
+        notes.clear()
+        run(corpus, out, f"training.max_steps={steps}", resume=True, listener=noting(notes))
+        return [text for text in notes if str(out / "prior") in text]
+
+    run(corpus, out, "training.max_steps=2")
+    prior_fitting.fit_prior(out, kind="mog", steps=2)
+    assert not go_on(2)
+    (said,) = go_on(40)
+    assert "made with other weights than the model's: fit it again" in said
 
 
 def test_resume_takes_the_same_command(corpus, tmp_path):

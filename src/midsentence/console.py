@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .measuring.diagnosis import Diagnosis, Examination
+from .checkup import Checkup
+from .measuring.diagnosis import Examination
 from .report import FIGURES, number
 
 
@@ -103,9 +104,8 @@ class Training:
 
     def _verdict(self, r: dict[str, Any]) -> None:
         err.print(f"verdict    {r['verdict']}: {r['reasons'][0]}", markup=False)
-        if r["settings"]:
-            told = f"           to try: {' '.join(r['settings'])}; more: midsentence doctor"
-            err.print(told, markup=False)
+        for command in r["commands"][:1]:
+            err.print(f"to try     {command}", markup=False)
 
 
 @contextmanager
@@ -190,11 +190,12 @@ def fitted(folder: Path, found: dict[str, Any]) -> None:
         err.print("the trained prior is the better one: use --own-prior, or remove the folder")
 
 
-def examination(e: Examination, diagnosis: Diagnosis, commands: list[str]) -> None:
+def examination(found: Checkup) -> None:
     """What the doctor says, on stdout: verdict, reasons, figures, and what to paste."""
     out = Console(highlight=False, soft_wrap=True, emoji=False)
-    out.print(f"[bold]{diagnosis.verdict}[/bold]")
-    for reason in diagnosis.reasons:
+    e, commands = found.figures, found.commands
+    out.print(f"[bold]{found.diagnosis.verdict}[/bold]")
+    for reason in found.diagnosis.reasons:
         out.print(f"  {reason}", markup=False)
     if e.tokens == e.tokens:  # a language model has no figures
         out.print()

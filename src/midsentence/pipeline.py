@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import assembly, processes
+from . import assembly, fitted, processes
 from . import config as configuration
 from .bundle import TextVAE
 from .config import Config
 from .errors import UserError
 from .evaluation import evaluate_store, keep_evaluation
 from .learning import trainer
+from .learning.objectives import OBJECTIVES
 from .learning.optimizers import OPTIMIZERS
 from .learning.schedules import schedule
 from .learning.trainer import Listener
@@ -120,13 +121,17 @@ def _train(
             (out / "config.toml").unlink()
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         raise
+    try:
+        fitted.read(out, config.latent)
+    except UserError as stale:  # or damaged: what was learned is whole all the same
+        listener("note", {"text": str(stale)})
     if at.ended == "interrupted":
         return None
     model = TextVAE.from_pretrained(out, config.training.device, prior="own")
     quick = pick(data.test if len(data.test) else data.valid, QUICK_SENTENCES, config.seed)
     keep_evaluation(out, "quick", evaluate_store(model, quick, QUICK_SAMPLES))
     if found := write_report(out):
-        listener("verdict", vars(found))
+        listener("verdict", {**vars(found.diagnosis), "commands": found.commands})
     return model
 
 
@@ -188,8 +193,15 @@ def _begin(
         tokenizer_settings=config.tokenizer.model_dump(),
         told=told,
     )
-    if recipe is None and file is None and len(data.train) <= FEW:
+    few = len(data.train) <= FEW
+    if few and recipe == "lm":
+        told(
+            f"recipe     the language model of --recipe {FOR_FEW}, which few sentences have by "
+            f"themselves, is --recipe {FOR_FEW} --set latent=0 --set encoder.kind=none"
+        )
+    if few and recipe is None and file is None:
         config = configuration.compose(FOR_FEW, None, list(settings))
+        _possible(config)
         config.corpus = asked
         told(
             f"recipe     {len(data.train):,} sentences are few: this is --recipe {FOR_FEW}; "
@@ -208,9 +220,11 @@ def _begin(
 
 def _possible(config: Config) -> None:
     """Raises UserError for settings that make no model: before a corpus is read for it."""
+    assembly.pick_device(config.training.device)
     shapes_of(partial(assembly.assemble, config, ANY_SIZE))
     parts = [(f"{part}.weight", torch.nn.Parameter(torch.zeros(1))) for part in ("encoder", "head")]
     configuration.build(OPTIMIZERS, config.optimizer, parts)
+    configuration.build(OBJECTIVES, config.objective)
     schedule(**config.beta)
 
 

@@ -7,11 +7,10 @@ import numpy as np
 
 from . import processes
 from .bundle import TextVAE
+from .checkup import SENTENCES, Checkup, checkup
 from .config import Config
 from .evaluation import evaluations
 from .learning.records import read as read_records
-from .measuring.diagnosis import Diagnosis, diagnose
-from .measuring.doctor import examine
 from .report import Report
 from .text.corpus import Corpus
 from .text.readers import PARTS
@@ -36,7 +35,7 @@ def describe(config: Config, data: Corpus) -> dict[str, Any]:
     }
 
 
-def write_report(run: Path) -> Diagnosis | None:
+def write_report(run: Path) -> Checkup | None:
     """Draw ``report.html`` of a finished run afresh, under its own prior.
 
     Returns what the doctor says, or None of too few sentences. Raises UserError.
@@ -46,7 +45,7 @@ def write_report(run: Path) -> Diagnosis | None:
     records = read_records(run / "metrics.jsonl")
     train, valid = ([r for r in records if r.get("kind") == kind] for kind in ("train", "valid"))
     seed = model.config.seed
-    held_out = pick(data.valid, 1000, seed)
+    held_out = pick(data.valid, SENTENCES, seed)
     # Sentences of middling length show most: short ones are easy, long ones hopeless.
     middling = np.abs(held_out.lengths - np.median(held_out.lengths)).argsort(kind="stable")
     rows = held_out.rows[middling[:7]]
@@ -61,11 +60,7 @@ def write_report(run: Path) -> Diagnosis | None:
             zip(shown[:6], model.reconstruct(shown[:6], label=labels[:6]), strict=True)
         )
         interpolation = model.interpolate(shown[0], shown[-1], 8)
-    diagnosis, kl = None, []
-    if min(len(held_out), len(data.train)) > 1:
-        examined = examine(model.vae, held_out, pick(data.train, 1000, seed), seed=seed)
-        kl = examined.kl_per_dimension
-        diagnosis = diagnose(examined, model.config.model_dump())
+    found = checkup(run, model, data) if min(len(held_out), len(data.train)) > 1 else None
     facts = describe(model.config, data)
     last = records[-1] if records else {"seconds": 0.0, "step": 0}
     report = Report(
@@ -82,12 +77,12 @@ def write_report(run: Path) -> Diagnosis | None:
         train=train,
         valid=valid,
         table=evaluations(run),
-        kl_per_dimension=kl,
+        kl_per_dimension=found.figures.kl_per_dimension if found else [],
         samples=model.sample(10, seed=seed),
         reconstructions=reconstructions,
         interpolation=interpolation,
-        diagnosis=diagnosis,
+        diagnosis=found.diagnosis if found else None,
     )
     if processes.first():
         report.write(run / "report.html")
-    return diagnosis
+    return found

@@ -1,6 +1,6 @@
 """A run that is gone on with: what may be said anew, and what was decided when it was begun."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from . import assembly, processes
 from . import config as configuration
 from .config import Config
 from .errors import UserError
-from .fitted import FOLDER
 from .learning import checkpoint
 from .opening import verify_early
 from .text.corpus import Corpus
@@ -52,11 +51,9 @@ def resumed(
         )
     if changed.head.sampled_words is None:
         changed.head.sampled_words = 0  # it is older than the setting
-    for option, given, held in (
-        ("--valid", valid, config.corpus.valid),
-        ("--test", test, config.corpus.test),
-    ):
-        if given not in (None, held):
+    held = config.corpus
+    for option, given, had in (("--valid", valid, held.valid), ("--test", test, held.test)):
+        if given not in (None, had):
             raise UserError(f"{out} goes on with the settings and files it has: leave {option} out")
     for section in ("corpus", "tokenizer"):
         before, after = (getattr(c, section).model_dump() for c in (config, changed))
@@ -75,22 +72,22 @@ def resumed(
             f"{out} was begun with training.pretrain={config.training.pretrain}, and its decoder "
             "begins anew by that: leave that setting out, or train afresh"
         )
-    if (out / FOLDER).exists():
-        told(f"{out / FOLDER} is of the model as it is: fit it again once that has learned more")
-    for name in _newer([corpus] if isinstance(corpus, str) else corpus, out / "corpus"):
+    texts = [*([corpus] if isinstance(corpus, str) else corpus), held.valid, held.test]
+    for name in _newer(filter(None, texts), out / "corpus"):
         told(f"{name} has changed: {out} goes on with the text that it was begun with")
     corpus_of_run = Corpus.open(out / "corpus")
     _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
     return changed, corpus_of_run
 
 
-def _newer(sources: Sequence[str], corpus: Path) -> list[str]:
+def _newer(sources: Iterable[str], corpus: Path) -> list[str]:
     """Which of the files were written since they were read; of a pattern or a pipe nobody knows."""
     found = []
-    for name in sources:
+    for path in map(Path, sources):
         with suppress(OSError, ValueError):
-            if Path(name).stat().st_mtime > (corpus / "tokenizer.json").stat().st_mtime:
-                found.append(name)
+            read = (corpus / "tokenizer.json").stat().st_mtime
+            if path.is_file() and path.stat().st_mtime > read:
+                found.append(str(path))
     return found
 
 
@@ -100,14 +97,30 @@ def _same_model(out: Path, before: Config, after: Config, vocab: int) -> None:
     names = sorted(n for n in trees[0] | trees[1] if trees[0].get(n) != trees[1].get(n))
     if not names or checkpoint.latest(out / "checkpoints") is None:  # nothing was learned yet
         return
-    made = [shapes_of(partial(assembly.assemble, c, vocab)) for c in (before, after)]
-    if made[0] != made[1]:
-        # Another kind has other settings, of which nobody spoke.
-        kinds = [n.removesuffix("kind") for n in names if n.endswith(".kind")]
-        names = [n for n in names if n.endswith(".kind") or not n.startswith(tuple(kinds))]
+    # Another kind has other settings, of which nobody spoke.
+    kinds = [n.removesuffix("kind") for n in names if n.endswith(".kind")]
+    names = [n for n in names if n.endswith(".kind") or not n.startswith(tuple(kinds))]
+    shapes = shapes_of(partial(assembly.assemble, before, vocab))
+
+    def another(*changed: str) -> bool:
+        """Would these settings alone make another model?"""
+        tree, asked = before.model_dump(), after.model_dump()
+        for name in changed:
+            section, _, key = name.partition(".")
+            if key in ("", "kind"):
+                tree[section] = asked[section]
+            else:
+                tree[section][key] = asked[section][key]
+        try:
+            made = partial(assembly.assemble, configuration.resolve(tree), vocab)
+            return shapes_of(made) != shapes
+        except UserError:  # it wants others beside it
+            return True
+
+    if another(*names):
+        told = ", ".join([name for name in names if another(name)] or names)
         raise UserError(
-            f"{out} has learned weights of another model: leave {', '.join(names)} out, "
-            "or train afresh"
+            f"{out} has learned weights of another model: leave {told} out, or train afresh"
         )
 
 

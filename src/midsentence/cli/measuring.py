@@ -213,7 +213,9 @@ def doctor(
     sentences: Annotated[
         int, typer.Option(min=2, help="Validation and training sentences at most, each.")
     ] = 1000,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST, help="Fixes the sample; the run's own.")
+    ] = None,
     own_prior: OwnPrior = False,
     as_json: Json = False,
 ) -> None:
@@ -233,13 +235,12 @@ def doctor(
     """
     from .. import checkup, console
 
-    found, diagnosis, commands = checkup.doctor(
-        run, sentences=sentences, seed=seed, own_prior=own_prior
-    )
+    found = checkup.doctor(run, sentences=sentences, seed=seed, own_prior=own_prior)
     if as_json:
-        say(dumps({**vars(diagnosis), "commands": commands, "figures": vars(found)}))
+        told = {"commands": found.commands, "figures": vars(found.figures)}
+        say(dumps(vars(found.diagnosis) | told))
     else:
-        console.examination(found, diagnosis, commands)
+        console.examination(found)
 
 
 def report(run: Run) -> None:
