@@ -65,7 +65,12 @@ def test_a_file_is_read_as_the_corpus_was(home, tmp_path):
     assert (found["left_out"], found["unreadable"]) == (1, 0)
     assert found["nll"] == few["nll"]
     told = call("evaluate", home / "run", tmp_path / "more.txt", "--samples", 2, "--json")
-    assert "1 lines longer than the 32 tokens" in told.stderr
+    assert "longer than the 32 tokens it was trained on: 1 line" in told.stderr
+    assert "<unk>" not in told.stderr and found["unknown"] == 0
+    (tmp_path / "strange.txt").write_text("anna reads quietly\n")
+    told = call("evaluate", home / "run", tmp_path / "strange.txt", "--samples", 2, "--json")
+    assert json.loads(told.stdout)["unknown"] == 2
+    assert "2 tokens are not in the vocabulary, and were scored as <unk>" in told.stderr
     with pytest.raises(UserError, match=r"every line .* is over corpus\.max_tokens"):
         evaluation.evaluate_file(model, str(tmp_path / "long.txt"), 4)
 

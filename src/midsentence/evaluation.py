@@ -16,6 +16,7 @@ from .measuring.survey import InMemory, Sentences
 from .opening import digest, read_json
 from .plain_json import dumps
 from .text.readers import Line, read
+from .text.tokenizer import UNK
 from .text.tolerance import Bad
 from .writing import write_whole
 
@@ -56,7 +57,8 @@ def evaluate_file(
 ) -> dict[str, float]:
     """The same for the lines of a file, read as the training corpus was; `left_out` counts those of
     more tokens than it was trained on (`corpus.max_tokens`), `unreadable` those that the training
-    would have left out or mended (`corpus.on_bad`), not having been able to read them.
+    would have left out or mended (`corpus.on_bad`), not having been able to read them, and
+    `unknown` the tokens that the vocabulary lacks: their likelihood is that of ``<unk>``.
 
     Of several processes only the first reads, for a standard input or a pipe can be read but once,
     and tells the others.
@@ -87,7 +89,9 @@ def evaluate_file(
         model.vae, sentences, sizes, samples,
         proposal=proposal and proposal(), words=words, seed=seed, progress=progress,
     )  # fmt: skip
-    return found | {"left_out": len(held) - len(short), "unreadable": unreadable}
+    unknown = sum(list(sentences[i]).count(UNK) for i in range(len(short)))
+    left_out = len(held) - len(short)
+    return found | {"left_out": left_out, "unreadable": unreadable, "unknown": unknown}
 
 
 def proposal_for(

@@ -22,6 +22,7 @@ from .options import (
     say,
     spread,
     warn_unavailable,
+    warn_unknown,
 )
 
 if TYPE_CHECKING:
@@ -120,13 +121,14 @@ def evaluate(
     else:
         if found["left_out"]:
             print(
-                f"{found['left_out']:,.0f} lines longer than the "
-                f"{model.config.corpus.max_tokens} tokens it was trained on were left out",
+                f"left out, being longer than the {model.config.corpus.max_tokens} tokens it was "
+                f"trained on: {found['left_out']:,.0f} line" + "s" * (found["left_out"] != 1),
                 file=sys.stderr,
             )
         if found["unreadable"]:
             how_bad = model.config.corpus.on_bad
             print(unread(int(found["unreadable"]), how_bad), file=sys.stderr)
+        warn_unknown(int(found["unknown"]))
     if not as_json:
         console.table({name: found})
     second: dict[str, Any] = {}

@@ -106,6 +106,13 @@ def warn_unavailable(model: "TextVAE") -> None:
         )
 
 
+def warn_unknown(tokens: int) -> None:
+    """Say, on stderr, how many tokens were scored as another."""
+    if tokens:
+        told = f"{tokens:,} tokens are not in the vocabulary, and were scored as <unk>"
+        print(told, file=sys.stderr)
+
+
 def warn_far(space: "Space", found: "Sequence[Written | Outlier] | float") -> None:
     """Say, on stderr, which of the points asked for are far from the data."""
     shares = [found] if isinstance(found, float) else [point.beyond for point in found]

@@ -1,6 +1,5 @@
 """The commands that read and write sentences with a trained model. `app` lists them."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from .options import (
     spread,
     warn_far,
     warn_unavailable,
+    warn_unknown,
     writing,
 )
 
@@ -187,6 +187,4 @@ def score(
             )
     if header:
         say(SCORED)
-    if unknown:
-        told = f"{unknown:,} tokens are not in the vocabulary, and were scored as <unk>"
-        print(told, file=sys.stderr)
+    warn_unknown(unknown)
