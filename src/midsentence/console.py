@@ -6,16 +6,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .checkup import Checkup
-from .measuring.diagnosis import Examination
 from .report import FIGURES, number
+
+if TYPE_CHECKING:
+    from .checkup import Checkup
+    from .measuring.diagnosis import Examination
 
 
 class Unheard(Console):
@@ -190,7 +192,7 @@ def fitted(folder: Path, found: dict[str, Any]) -> None:
         err.print("the trained prior is the better one: use --own-prior, or remove the folder")
 
 
-def examination(found: Checkup) -> None:
+def examination(found: "Checkup") -> None:
     """What the doctor says, on stdout: verdict, reasons, figures, and what to paste."""
     out = Console(highlight=False, soft_wrap=True, emoji=False)
     e, commands = found.figures, found.commands
@@ -207,7 +209,7 @@ def examination(found: Checkup) -> None:
         out.print(f"  {command}", markup=False)
 
 
-def examined(e: Examination) -> list[tuple[str, str, str]]:
+def examined(e: "Examination") -> list[tuple[str, str, str]]:
     """(name, figure, what it means) of an examination, nats per sentence."""
     units = " / ".join(f"{count}" for count in e.active_units.values())
     ranked = sorted(e.kl_per_dimension, reverse=True)
