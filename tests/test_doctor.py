@@ -523,6 +523,7 @@ def test_a_hole_may_be_filled_without_training_and_a_pipe_has_no_name():
         "midsentence train 'a b.txt' c.txt --out"
     )
     assert commands(hole, tree, "runs/a b", "runs/c", fitted=True) == said[1:]
+    assert commands(hole, tree, "runs/a b", "runs/c", stale=True)[0] == f"{said[0]} --force"
     assert said[0] == "midsentence fit-prior 'runs/a b' --kind flow"
     assert shlex.split(said[1])[2] == "CORPUS"
 

@@ -369,6 +369,10 @@ def test_resume_takes_no_other_text(corpus, tmp_path, asked, message):
         (["latent=5"], "latent"),
         (["decoder.hidden=12", "decoder.dropout=0.1"], r"decoder\.hidden"),
         (["latent=0", "encoder.kind=none", "objective.free_bits=1"], r"encoder\.kind, latent"),
+        (
+            ["head.gradient_words=9", "head.sampled_words=0", "decoder.hidden=12", "latent=5"],
+            r"decoder\.hidden, latent",
+        ),
         (["head.softmaxes=2"], r"head\.softmaxes"),
         (["objective.bow=1.0"], r"objective\.bow"),
         (["decoder.kind=gru"], r"decoder\.kind"),
@@ -378,6 +382,8 @@ def test_resume_takes_no_other_model(corpus, tmp_path, asked, named):
     run(corpus, tmp_path / "run", "training.max_steps=2")
     with pytest.raises(UserError, match=f"another model: leave {named} out, or train afresh"):
         pipeline.train(corpus, tmp_path / "run", resume=True, settings=asked)
+    with pytest.raises(UserError, match=r"set head\.gradient_words or it to 0"):
+        pipeline.train(corpus, tmp_path / "run", resume=True, settings=["head.gradient_words=9"])
     more = ["decoder.dropout=0.1", "objective.free_bits=0.5", "training.max_steps=3"]
     assert pipeline.train(corpus, tmp_path / "run", resume=True, settings=more) is not None
 
@@ -388,14 +394,16 @@ def test_going_on_says_that_the_text_is_another_by_now(corpus, tmp_path):
     def go_on():
         notes.clear()
         run(corpus, out, "training.max_steps=3", resume=True, listener=noting(notes))
-        return [text for text in notes if "has changed" in text]
+        return [text for text in notes if "was written since" in text]
 
     run(corpus, out, "training.max_steps=2")
     assert not go_on()
     text = Path(corpus)
     later = time.time() + 10
     os.utime(text, (later, later))
-    assert go_on() == [f"{corpus} has changed: {out} goes on with the text that it was begun with"]
+    assert go_on() == [
+        f"{corpus} was written since: {out} goes on with the text that it was begun with"
+    ]
     text.unlink()
     assert not go_on() and not notes
     text.mkdir()  # of a folder it says nothing

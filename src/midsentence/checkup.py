@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from .bundle import TextVAE
+from .fitted import FOLDER
 from .measuring.diagnosis import Diagnosis, Examination, diagnose
 from .measuring.doctor import examine
 from .measuring.remedies import commands
@@ -48,5 +49,8 @@ def checkup(
     here = run if run.name not in ("", "..") else run.resolve()  # "." has no name to change
     places = (here.with_name(f"{run.resolve().name}-{n}") for n in count(2))
     out = next(place for place in places if not place.exists())
-    asked = commands(diagnosis, tree, str(run), str(out), model.fitted is not None)
+    asked = commands(
+        diagnosis, tree, str(run), str(out),
+        fitted=model.fitted is not None, stale=(run / FOLDER).exists(),
+    )  # fmt: skip
     return Checkup(figures, diagnosis, asked)

@@ -58,7 +58,7 @@ def evaluate_file(
     """The same for the lines of a file, read as the training corpus was; `left_out` counts those of
     more tokens than it was trained on (`corpus.max_tokens`), `unreadable` those that the training
     would have left out or mended (`corpus.on_bad`), not having been able to read them, and
-    `unknown` the tokens that the vocabulary lacks: their likelihood is that of ``<unk>``.
+    `unknown` the tokens that the vocabulary lacks, or that are written so, scored as ``<unk>``.
 
     Of several processes only the first reads, for a standard input or a pipe can be read but once,
     and tells the others.

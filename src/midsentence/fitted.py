@@ -45,13 +45,21 @@ def write(
     return kept.write(run, FOLDER, fitted.part.state_dict(), {"prior": fitted.settings}, weights)
 
 
-def read(run: Path, latent: int, weights: str | None = None) -> FittedPrior | None:
-    """The fitted prior of a run, if there is one. Raises UserError where it is damaged or stale."""
+def about(run: Path, weights: str | None = None) -> dict[str, Any] | None:
+    """What is said of the fitted prior of a run, if there is one. Raises UserError where it is
+    damaged or stale."""
     if not (run / FOLDER).exists():
         return None
     again = f"fit it again (midsentence fit-prior {run} --kind KIND --force), or use --own-prior"
-    about = kept.about(run, FOLDER, again, weights)
-    held = about.get("prior", {})
+    return kept.about(run, FOLDER, again, weights)
+
+
+def read(run: Path, latent: int, weights: str | None = None) -> FittedPrior | None:
+    """The fitted prior of a run, if there is one. Raises UserError where it is damaged or stale."""
+    said = about(run, weights)
+    if said is None:
+        return None
+    held = said.get("prior", {})
     settings = part("prior", PARTS, held if isinstance(held, dict) else {})
     made = rebuilt(
         lambda: build(settings, latent),

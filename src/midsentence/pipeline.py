@@ -122,7 +122,7 @@ def _train(
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         raise
     try:
-        fitted.read(out, config.latent)
+        fitted.about(out)
     except UserError as stale:  # or damaged: what was learned is whole all the same
         listener("note", {"text": str(stale)})
     if at.ended == "interrupted":

@@ -74,7 +74,7 @@ def resumed(
         )
     texts = [*([corpus] if isinstance(corpus, str) else corpus), held.valid, held.test]
     for name in _newer(filter(None, texts), out / "corpus"):
-        told(f"{name} has changed: {out} goes on with the text that it was begun with")
+        told(f"{name} was written since: {out} goes on with the text that it was begun with")
     corpus_of_run = Corpus.open(out / "corpus")
     _same_model(out, config, changed, corpus_of_run.tokenizer.vocab_size)
     return changed, corpus_of_run
@@ -83,7 +83,7 @@ def resumed(
 def _newer(sources: Iterable[str], corpus: Path) -> list[str]:
     """Which of the files were written since they were read; of a pattern or a pipe nobody knows."""
     found = []
-    for path in map(Path, sources):
+    for path in map(Path, dict.fromkeys(sources)):
         with suppress(OSError, ValueError):
             read = (corpus / "tokenizer.json").stat().st_mtime
             if path.is_file() and path.stat().st_mtime > read:
@@ -100,28 +100,30 @@ def _same_model(out: Path, before: Config, after: Config, vocab: int) -> None:
     # Another kind has other settings, of which nobody spoke.
     kinds = [n.removesuffix("kind") for n in names if n.endswith(".kind")]
     names = [n for n in names if n.endswith(".kind") or not n.startswith(tuple(kinds))]
-    shapes = shapes_of(partial(assembly.assemble, before, vocab))
 
-    def another(*changed: str) -> bool:
-        """Would these settings alone make another model?"""
-        tree, asked = before.model_dump(), after.model_dump()
-        for name in changed:
-            section, _, key = name.partition(".")
-            if key in ("", "kind"):
-                tree[section] = asked[section]
-            else:
-                tree[section][key] = asked[section][key]
+    def shapes(config: Config) -> Any:
+        return shapes_of(partial(assembly.assemble, config, vocab))
+
+    asked = shapes(after)  # raises where there can be no such model at all
+    if asked == shapes(before):
+        return
+    without: dict[str, Any] = {}
+    for name in names:
+        tree, had = after.model_dump(), before.model_dump()
+        section, _, key = name.partition(".")
+        if key in ("", "kind"):
+            tree[section] = had[section]
+        else:
+            tree[section][key] = had[section][key]
         try:
-            made = partial(assembly.assemble, configuration.resolve(tree), vocab)
-            return shapes_of(made) != shapes
-        except UserError:  # it wants others beside it
-            return True
-
-    if another(*names):
-        told = ", ".join([name for name in names if another(name)] or names)
-        raise UserError(
-            f"{out} has learned weights of another model: leave {told} out, or train afresh"
-        )
+            without[name] = shapes(configuration.resolve(tree))
+        except UserError:  # it goes with another
+            without[name] = None
+    told = [name for name in names if without[name] not in (None, asked)]
+    told = told or [name for name in names if without[name] is None] or names
+    raise UserError(
+        f"{out} has learned weights of another model: leave {', '.join(told)} out, or train afresh"
+    )
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

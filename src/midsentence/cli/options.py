@@ -109,8 +109,8 @@ def warn_unavailable(model: "TextVAE") -> None:
 def warn_unknown(tokens: int) -> None:
     """Say, on stderr, how many tokens were scored as another."""
     if tokens:
-        told = f"{tokens:,} tokens are not in the vocabulary, and were scored as <unk>"
-        print(told, file=sys.stderr)
+        told = f"not in the vocabulary, or written so, and scored as <unk>: {tokens:,} token"
+        print(told + "s" * (tokens != 1), file=sys.stderr)
 
 
 def warn_far(space: "Space", found: "Sequence[Written | Outlier] | float") -> None:

@@ -14,6 +14,7 @@ from ..config import Config
 from ..measuring.alarms import Alarms, settled
 from ..measuring.likelihood import bound
 from ..opening import verify
+from ..parts.head import has_fast_bfloat16
 from ..text.batches import Batches, Budget, shuffled, usual
 from ..text.corpus import Corpus
 from ..text.store import pick
@@ -83,15 +84,15 @@ class Trainer:
         settings = config.training
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
+        # bound, up to a few hundred megabytes. In bf16, to make it again takes a tenth of a step.
+        # It reads this once, at a process's first product.
+        kept = 512 if has_fast_bfloat16(torch.device("cpu")) else 32
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(kept))
         self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
         self.valid = pick(corpus.valid, settings.valid_sentences, config.seed)
         self.device = assembly.pick_device(settings.device)
         self.vae = assembly.assemble(config, corpus.tokenizer.vocab_size)
-        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
-        # bound, up to a few hundred megabytes. In bf16, to make it again takes a tenth of a step.
-        # It reads this once, at its first product.
-        kept = 512 if self.vae.head.products() == torch.bfloat16 else 32
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(kept))
         self.schedule, self.alarms = schedule(**config.beta), Alarms(config.latent)
         self.steps = Steps(self.vae, config, corpus.train, self.device)
         self.optimizer, self.objective = self.steps.optimizer, self.steps.objective

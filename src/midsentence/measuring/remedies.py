@@ -113,10 +113,13 @@ REMEDIES: dict[str, Callable[["Examination", Tree], list[str]]] = {
 """Verdict -> settings to try, from the run's own."""
 
 
-def commands(found: "Diagnosis", tree: Tree, run: str, out: str, fitted: bool = False) -> list[str]:
+def commands(
+    found: "Diagnosis", tree: Tree, run: str, out: str, *, fitted: bool = False, stale: bool = False
+) -> list[str]:
     """What to paste: a run like `run`, with the settings, into `out`; none without settings.
 
-    A hole can be filled without training the model again, if no prior was `fitted` already. A
+    A hole can be filled without training the model again, if no prior was `fitted` already (a
+    `stale` one, or one that is not in use, is replaced). A
     corpus that came through a pipe is called CORPUS: its name is not known. A corpus may be several
     files.
     """
@@ -132,5 +135,6 @@ def commands(found: "Diagnosis", tree: Tree, run: str, out: str, fitted: bool = 
         words += ["--set", setting]
     again = [shlex.join(words)]
     if found.verdict == "prior hole" and tree["posterior"]["kind"] != "vmf" and not fitted:
-        return [shlex.join(["midsentence", "fit-prior", run, "--kind", "flow"]), *again]
+        fit = ["midsentence", "fit-prior", run, "--kind", "flow", *["--force"] * stale]
+        return [shlex.join(fit), *again]
     return again
