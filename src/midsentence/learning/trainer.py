@@ -34,6 +34,9 @@ Listener = Callable[[str, Record], None]
 after all "verdict" with what the doctor says."""
 
 RECORD_EVERY = 25
+SHORT = 512
+"""Hidden states up to which a step is short: at 1,024 more of oneDNN's programs gain nothing."""
+
 WORTH = 4
 """Times as long as a validation took, it is trained before one that no epoch asks for."""
 
@@ -84,15 +87,15 @@ class Trainer:
         settings = config.training
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
-        # bound, up to a few hundred megabytes. In bf16, to make it again takes a tenth of a step.
-        # It reads this once, at a process's first product.
-        kept = 512 if has_fast_bfloat16(torch.device("cpu")) else 32
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(kept))
         self.config, self.corpus, self.out, self.listener = config, corpus, out, listener
         self.valid = pick(corpus.valid, settings.valid_sentences, config.seed)
         self.device = assembly.pick_device(settings.device)
         self.vae = assembly.assemble(config, corpus.tokenizer.vocab_size)
+        # oneDNN keeps what it makes for a shape, and every batch is another: of 1,024, its own
+        # bound, up to a few hundred megabytes. In bf16, to make it again takes a tenth of a step,
+        # if that is a short one. It reads this once, at a process's first product.
+        short = has_fast_bfloat16(torch.device("cpu")) and self.vae.decoder.width <= SHORT
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512" if short else "32")
         self.schedule, self.alarms = schedule(**config.beta), Alarms(config.latent)
         self.steps = Steps(self.vae, config, corpus.train, self.device)
         self.optimizer, self.objective = self.steps.optimizer, self.steps.objective
