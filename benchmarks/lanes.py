@@ -45,7 +45,7 @@ class Ours:
             None,
             [*reads, *writes, f"decoder.dropout={DROPOUT}", "decoder.embedding_dropout=0",
              "optimizer.sgd_decay=0", "head.tied=false", "head.gradient_words=0",
-             "head.sampled_words=0",
+             "head.sampled_words=0", "decoder.locked_dropout=true",
              "encoder.pooling=last", f"precision={precision}", "training.epochs=1000", *settings],
         )  # fmt: skip
         self.config.seed = 1

@@ -21,7 +21,7 @@ from midsentence.measuring.likelihood import importance_weighted
 from midsentence.text.corpus import Corpus, prepare
 from midsentence.text.store import pick
 
-BASE = ("head.gradient_words=0", "head.sampled_words=1024")
+BASE = ("head.gradient_words=0", "head.sampled_words=1024", "decoder.locked_dropout=true")
 FLOOR = "objective.free_bits=0.25"
 ADAM = "optimizer={kind='adamw'}"
 LEVERS = {
