@@ -2,9 +2,9 @@
 # Penn Treebank: runs/ptb.sh FOLDER (with train.txt, valid.txt, test.txt), at the published sizes, or
 # larger with RECIPE=ptb-large. The VAE under a fitted prior and under its own, with SAMPLES (500)
 # importance samples on the test set, by WORDS of the vocabulary a position (0: all, exact; 512 is an
-# estimate in a fraction of the time), and the language model of the same decoder. Two cores that multiply
-# bf16 train ptb for 76 minutes, ptb-large for two hours, and need for each 100 samples of ptb 4 minutes
-# by all words; two without (reckoned by its epochs) four and a half hours for ptb, and 15 minutes. A stopped
+# estimate in a fraction of the time), and the language model of the same decoder. One core that multiplies
+# bf16 trains ptb for two hours, two of them ptb-large, and two need for each 100 samples of ptb 4 minutes
+# by all words; two without bf16 (reckoned by its epochs) over three hours for ptb, and 15 minutes. A stopped
 # training is gone on with, an ended one kept.
 set -eu
 BIN=${BIN:-.venv/bin}

@@ -147,7 +147,7 @@ def test_ctrl_c_while_the_command_loads_is_one_line():
 def test_score_says_how_many_words_it_does_not_know(home):
     done = call("score run - --samples 3", "anna sees a zebra\nben xx a yy\n", home)
     assert done.stdout.startswith(b"log_px\t") and len(done.stdout.splitlines()) == 3
-    assert done.stderr == (b"not in the vocabulary, or written so, and scored as <unk>: 3 tokens\n")
+    assert done.stderr == b"not in the vocabulary, or written so, and scored as <unk>: 3 tokens\n"
     rows = call("score run - --samples 3 --jsonl", "anna sees a zebra\n", home).stdout
     assert json.loads(rows)["unknown"] == 1
     assert not call("score run text.txt --samples 3", cwd=home).stderr

@@ -262,7 +262,7 @@ class TextVAE:
         log_p, error = importance_weighted(self.vae, sentences, samples, seed=seed)
         kl = survey(self.vae, sentences, seed, summaries=False).kl.sum(1).tolist()
         lengths, sizes = sentences.lengths.tolist(), [len(cleaned(x).encode()) for x in lines]
-        unknown = [list(sentences[i]).count(UNK) for i in range(len(lines))]
+        unknown = sentences.count(UNK).tolist()
         return [
             Score(line, float(log_p[i]), float(error[i]), kl[i], lengths[i] + 1, size, unknown[i])
             for i, (line, size) in enumerate(zip(lines, sizes, strict=True))

@@ -89,7 +89,7 @@ def evaluate_file(
         model.vae, sentences, sizes, samples,
         proposal=proposal and proposal(), words=words, seed=seed, progress=progress,
     )  # fmt: skip
-    unknown = sum(list(sentences[i]).count(UNK) for i in range(len(short)))
+    unknown = int(sentences.count(UNK).sum())
     left_out = len(held) - len(short)
     return found | {"left_out": left_out, "unreadable": unreadable, "unknown": unknown}
 

@@ -46,10 +46,9 @@ class Scored:
 
 def score(judge: TextVAE, lines: Sequence[str]) -> Scored:
     """Each line's exact likelihood, through the language model's own tokenizer."""
-    ids = judge.tokenizer.encode(list(lines))
-    sentences = InMemory(ids)
+    sentences = InMemory(judge.tokenizer.encode(list(lines)))
     log_p, _ = importance_weighted(judge.vae, sentences, 1)
-    unknown = sum(line.count(UNK) for line in ids) / max(1, sum(map(len, ids)))
+    unknown = float(sentences.count(UNK).sum() / max(1, sentences.lengths.sum()))
     return Scored(-log_p, sentences.lengths + 1, unknown)
 
 

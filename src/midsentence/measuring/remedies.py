@@ -118,10 +118,9 @@ def commands(
 ) -> list[str]:
     """What to paste: a run like `run`, with the settings, into `out`; none without settings.
 
-    A hole can be filled without training the model again, if no prior was `fitted` already (a
-    `stale` one, or one that is not in use, is replaced). A
-    corpus that came through a pipe is called CORPUS: its name is not known. A corpus may be several
-    files.
+    A hole can be filled without training the model again, if no prior was `fitted` already; a
+    `stale` one, or one that is not in use, is replaced. A corpus that came through a pipe is called
+    CORPUS: its name is not known. A corpus may be several files.
     """
     if not found.settings:
         return []

@@ -48,6 +48,10 @@ class InMemory:
     def __getitem__(self, index: int) -> Sequence[int]:
         return self.ids[index]
 
+    def count(self, token: int) -> np.ndarray:
+        """How often each sentence has it."""
+        return np.array([list(s).count(token) for s in self.ids], dtype=np.int64)
+
 
 @contextmanager
 def measuring(vae: VAE, seed: int) -> Iterator[None]:
